@@ -1127,6 +1127,22 @@ describe("the other modes for repositories", () => {
     await expectSound();
   });
 
+  it.each(["rm -rf .git", "rm -rf .git/objects .git/refs", "rm -rf .git/HEAD .git/index .git/packed-refs"])(
+    "files: what git never deletes stays, with the commits that it has: %s",
+    async (command) => {
+      await git("pack-refs", "--all");
+      const commits = await git("log", "--all", "--format=%H");
+      const { restoreWorkspace } = await prepare({ git: "files" });
+      await execute("sh", ["-c", command], { cwd: remote });
+      await restoreWorkspace();
+      const named = command.split(" ").slice(2);
+      expect(held()).toStrictEqual(named.sort());
+      expect(await git("log", "--all", "--format=%H")).toBe(commits);
+      expect(await git("status", "--porcelain")).toBe("");
+      await expectSound();
+    },
+  );
+
   it.each(["auto", "full"])(
     "a commit comes though what it has was only staged here and was collected since: %s",
     async (transfer) => {

@@ -9,7 +9,7 @@ use super::obeyed::{
     parts, paths_of_runs, paths_of_stores,
 };
 use super::quarantine::{is_held, is_held_in_repository};
-use super::recognise::{bare_folders, in_checkout, is_bare_marker, is_git_name, is_gits};
+use super::recognise::{bare_folders, in_checkout, inside, is_bare_marker, is_git_name, is_gits};
 use crate::error::{Error, Result};
 use crate::fs::{Cursor, File, Kind, Root};
 use crate::merge::incoming::Incoming;
@@ -42,70 +42,79 @@ const COMMON: &str = "git would obey the directory that it names as soon as a HE
 /// The reason for holding back a symbolic link below a `.git`.
 const LINK: &str = "git would write through a link in a .git to where it leads";
 
+/// The reason for keeping a repository that the sandbox has deleted.
+const NO_REPOSITORY_GOES: &str =
+    "the sandbox has deleted the repository; it stays, since it may have commits that nothing else has";
+
+/// The reason for keeping what the sandbox has deleted of a git directory.
+const GIT_NEEDS_IT: &str = "the sandbox has deleted it, which git never does; the repository needs it";
+
 /// The reason for holding back the file of an index.
 const UNSOUND_INDEX: &str =
     "git would write files below a .git or outside of the workspace by it, or cannot read it";
 
 /// Treats what git runs or obeys below a `.git`, and what leads it elsewhere, as unchanged, and returns it.
 pub fn in_git(incoming: &mut Incoming, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
-    let unsound = unsound_indexes(incoming, base, workspace)?;
+    let unsound = unsound_indexes(incoming, workspace)?;
     Ok(below_git(&mut incoming.snapshot, base, &unsound))
 }
 
 fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<RelativePath>) -> Vec<Noted> {
-    keep_objects(theirs, base);
-    let mut held: Vec<Noted> = changed(base, theirs)
-        .filter_map(|(path, _, after)| {
-            let reason = match after {
-                Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
-                Some(_) if unsound.contains(path) => Some(UNSOUND_INDEX),
-                // What was deleted in the sandbox leads nowhere.
-                after => is_held(path, after.is_none_or(Entry::is_folder)),
-            };
-            Some(Noted { path: path.clone(), reason: reason? })
-        })
-        .collect();
+    let (mut held, mut collected) = (Vec::new(), Vec::new());
+    for (path, _, after) in changed(base, theirs) {
+        let is_below = |above: &Noted| path.is_or_below(above.path.as_bytes());
+        let reason = match after {
+            // It stays with what is above.
+            None if held.last().is_some_and(is_below) => continue,
+            // What was committed here meanwhile may need it.
+            None if is_object(path) => {
+                collected.push(path.clone());
+                continue;
+            }
+            Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
+            Some(_) if unsound.contains(path) => Some(UNSOUND_INDEX),
+            None => is_kept(path, base).or_else(|| is_held(path, true)),
+            Some(after) => is_held(path, after.is_folder()),
+        };
+        held.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
+    }
+    for path in collected {
+        treat_as_unchanged(theirs, base, &path);
+    }
     hold(theirs, base, &mut held);
     held
 }
 
-/// Treats objects that the sandbox has collected as unchanged: what was committed here meanwhile may need them.
-fn keep_objects(theirs: &mut Snapshot, base: &Snapshot) {
-    let gone: Vec<RelativePath> = changed(base, theirs)
-        .filter(|(path, _, after)| after.is_none() && is_object_of(path, theirs))
-        .map(|(path, ..)| path.clone())
-        .collect();
-    for path in gone {
-        treat_as_unchanged(theirs, base, &path);
+/// Whether a path is below the `objects` of a repository.
+fn is_object(path: &RelativePath) -> bool {
+    inside(path).is_some_and(|inside| inside.inner.starts_with(b"objects/"))
+}
+
+/// Why something that the sandbox has deleted stays, though a file like any other would be deleted.
+fn is_kept(path: &RelativePath, base: &Snapshot) -> Option<&'static str> {
+    let inner = inside(path)?.inner;
+    if inner.is_empty() {
+        return base.get(path).is_some_and(Entry::is_folder).then_some(NO_REPOSITORY_GOES);
     }
+    NEVER_DELETED.contains(&inner).then_some(GIT_NEEDS_IT)
 }
 
-/// Whether a path is below the `objects` of a git directory that a snapshot has.
-fn is_object_of(path: &RelativePath, theirs: &Snapshot) -> bool {
-    let objects = path.ancestors().find(|above| above.name() == OBJECTS && is_gits(above));
-    objects.is_some_and(|objects| theirs.get(&objects).is_some_and(Entry::is_folder))
-}
-
-/// The folder of a git directory with the objects.
-const OBJECTS: &str = "objects";
+/// What git itself never deletes of a git directory.
+const NEVER_DELETED: [&[u8]; 7] =
+    [HEAD, b"index", b"objects", b"packed-refs", b"refs", b"refs/heads", b"refs/tags"];
 
 /// The changed files of indexes by which git would write elsewhere than in the workspace.
-fn unsound_indexes(incoming: &Incoming, base: &Snapshot, workspace: &Root) -> Result<BTreeSet<RelativePath>> {
+fn unsound_indexes(incoming: &Incoming, workspace: &Root) -> Result<BTreeSet<RelativePath>> {
     let mut unsound = BTreeSet::new();
-    for (path, _, after) in changed(base, &incoming.snapshot) {
-        if !is_index(path) || !matches!(after, Some(Entry::File { .. })) {
+    // What only got another mode is not staged.
+    for (path, staged) in incoming.staged.iter().filter(|(path, _)| is_index(path)) {
+        if !matches!(incoming.snapshot.get(path), Some(Entry::File { .. })) {
             continue;
         }
         let mut content = Vec::new();
-        // What only got another mode is not staged.
-        if let Some(staged) = incoming.staged.get(path)
-            && let Some((file, _)) = incoming.stage.get(workspace)?.cursor().open(&staged.name)?
-        {
-            file.take(INDEX_MAX)
-                .read_to_end(&mut content)
-                .map_err(|error| Error::io("read", path.as_path(), error))?;
-        } else if base.get(path).is_some_and(|entry| !entry.is_folder()) {
-            continue;
+        if let Some((file, _)) = incoming.stage.get(workspace)?.cursor().open(&staged.name)? {
+            let failed = |error| Error::io("read", path.as_path(), error);
+            file.take(INDEX_MAX).read_to_end(&mut content).map_err(failed)?;
         }
         if !is_sound(&content, size_of_object(&mut workspace.cursor(), path)?) {
             unsound.insert(path.clone());
@@ -594,6 +603,53 @@ mod tests {
             let is_taken =
                 names.iter().all(|name| theirs.contains_key(name.trim_end_matches(['@', '/']).as_bytes()));
             assert_eq!(is_taken, expected.is_none(), "{names:?}: {held:?}");
+        }
+    }
+
+    #[test]
+    fn what_git_never_deletes_stays_with_all_that_is_below() {
+        let sent = [
+            ".git/HEAD",
+            ".git/index",
+            ".git/packed-refs",
+            ".git/objects/12/3",
+            ".git/refs/heads/main",
+            ".git/refs/heads/objects/one",
+            ".git/refs/tags/v1",
+            ".git/modules/m/objects/12/3",
+            "nested/.git/HEAD",
+            "nested/.git/objects/12/3",
+            "nested/file",
+        ];
+        let base = tree(&sent);
+        for (deleted, held, stays) in [
+            (".git", Some(".git"), true),
+            ("nested", Some("nested/.git"), true),
+            ("nested/file", None, false),
+            (".git/HEAD", Some(".git/HEAD"), true),
+            (".git/index", Some(".git/index"), true),
+            (".git/packed-refs", Some(".git/packed-refs"), true),
+            (".git/objects", Some(".git/objects"), true),
+            (".git/objects/12", None, true),
+            (".git/modules/m/objects", Some(".git/modules/m/objects"), true),
+            (".git/refs", Some(".git/refs"), true),
+            (".git/refs/heads", Some(".git/refs/heads"), true),
+            (".git/refs/heads/main", None, false),
+            (".git/refs/heads/objects", None, false),
+            (".git/refs/tags", Some(".git/refs/tags"), true),
+        ] {
+            let mut theirs = base.clone();
+            let gone = base.iter().filter(|(path, _)| path.is_or_below(deleted.as_bytes()));
+            let gone: Vec<_> = gone.map(|(path, _)| path.clone()).collect();
+            for path in &gone {
+                theirs.remove(path);
+            }
+            let noted = below_git(&mut theirs, &base, &BTreeSet::new());
+            let paths: Vec<_> = noted.iter().map(|noted| noted.path.to_string()).collect();
+            assert!(paths.iter().map(String::as_str).eq(held), "{deleted}: {noted:?}");
+            let are_there =
+                gone.iter().filter(|path| is_gits(path)).all(|path| theirs.contains_key(path.as_bytes()));
+            assert_eq!(are_there && deleted != "nested/file", stays, "{deleted}");
         }
     }
 
