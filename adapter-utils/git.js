@@ -37,7 +37,7 @@ const isNoRepository = (error) => /not a git repository/i.test(says(error));
  * @param {string} dir
  * @param {string[]} args
  */
-const line = async (dir, ...args) => (await git(dir, args)).trim();
+const line = async (dir, ...args) => (await git(dir, args)).replace(/\n$/, "");
 
 /** @param {string[]} names */
 const sorted = (names) => [...new Set(names)].sort((a, b) => a.localeCompare(b));
@@ -164,7 +164,9 @@ async function withShallowGitWorkspaceClone({ localDir, snapshot }, fn) {
     const address = await line(localDir, "remote", "get-url", "origin").catch(() => "");
     const harmless = address && harmlessAddress(address);
     if (harmless) await inClone("remote", "add", "origin", harmless);
-    const fetch = ["fetch", "-q", "--depth=1", `file://${await fs.promises.realpath(localDir)}`, ref];
+    // In an address, git reads `%20` as a space. In a plain path, it would not heed the depth.
+    const encoded = (await fs.promises.realpath(localDir)).replaceAll("%", "%25");
+    const fetch = ["fetch", "-q", "--depth=1", `file://${encoded}`, ref];
     await git(cloneDir, fetch, { ...ofClone, ...FROM_FILES });
     const branch = snapshot.branchName ? ["-B", snapshot.branchName] : ["--detach"];
     await inClone("checkout", "-q", "--force", ...branch, "FETCH_HEAD");

@@ -29,7 +29,8 @@ function plainEnvironment(workspace) {
     // An empty one would mean the current folder; without any, the system's own is searched.
     ...(outside.length > 0 ? { PATH: outside.join(path.delimiter) } : {}),
     GIT_CONFIG_NOSYSTEM: "1",
-    GIT_CONFIG_GLOBAL: "/dev/null",
+    // `git fetch` hands settings that are arguments not on to the program that packs.
+    GIT_CONFIG_GLOBAL: path.join(__dirname, "gitconfig"),
     // No configuration can allow what these forbid: to reach a remote, by a program that a file of the workspace may name.
     GIT_ALLOW_PROTOCOL: "",
     // Nor does git look at a remote for an object that a partial clone lacks.
@@ -64,6 +65,8 @@ const SETTINGS = [
   "core.alternateRefsCommand=false",
   "core.askPass=false",
   "credential.helper=",
+  // A workspace of another user's, as in a container, is as safe: nothing that its configuration names is run.
+  "safe.directory=*",
   "fetch.recurseSubmodules=false",
   "gc.auto=0",
   "log.showSignature=false",
@@ -107,7 +110,7 @@ const LOOKS_AT_FILES = new Set([
  * The commands that run `git status` in each submodule, where the submodule's own configuration names programs. Whether another
  * commit is checked out there is seen without it.
  */
-const LOOKS_INTO_SUBMODULES = new Set(["diff", "diff-files", "diff-index", "status"]);
+const LOOKS_INTO_SUBMODULES = new Set(["diff", "diff-files", "diff-index", "diff-tree", "status"]);
 
 /** What of a user's own configuration says which files git ignores, and how lines end in them. It names no program. */
 const ABOUT_FILES = "^core\\.(excludesfile|autocrlf|eol)$";
@@ -395,6 +398,20 @@ async function ignoredAnywhere(dir, ignored) {
 }
 
 /**
+ * A path as git reads it between quotes.
+ *
+ * @param {string} name
+ */
+function quoted(name) {
+  const escaped = [...name].map((character) => {
+    if (character === '"' || character === "\\") return `\\${character}`;
+    if (character >= " ") return character;
+    return `\\${character.charCodeAt(0).toString(8).padStart(3, "0")}`;
+  });
+  return `"${escaped.join("")}"`;
+}
+
+/**
  * Makes a repository that has the objects of a local one, and nothing of its configuration.
  *
  * @param {string} localDir
@@ -410,7 +427,7 @@ async function makeBorrowing(localDir, at) {
   await fs.promises.rm(at, { recursive: true, force: true });
   await fs.promises.mkdir(at);
   await git(at, ["init", "-q", "--bare", `--object-format=${format}`], { workspace: localDir });
-  await fs.promises.writeFile(path.join(at, "objects/info/alternates"), `${JSON.stringify(objects)}\n`);
+  await fs.promises.writeFile(path.join(at, "objects/info/alternates"), `${quoted(objects)}\n`);
   await fs.promises.copyFile(shallow, path.join(at, "shallow")).catch((error) => {
     // Nearly every repository has its whole history.
     if (error.code !== "ENOENT") throw error;

@@ -27,7 +27,7 @@ describe("the main package", () => {
   test("holds exactly what is needed", () => {
     const expected = `
       CHANGELOG.md LICENSE README.md adapter-utils/checkout.js adapter-utils/commands.js adapter-utils/excludes.js
-      adapter-utils/git.js adapter-utils/held.js adapter-utils/ignored.js adapter-utils/incoming.js adapter-utils/index.d.ts
+      adapter-utils/git.js adapter-utils/gitconfig adapter-utils/held.js adapter-utils/ignored.js adapter-utils/incoming.js adapter-utils/index.d.ts
       adapter-utils/index.js adapter-utils/lock.js adapter-utils/merge.js adapter-utils/others.js
       adapter-utils/outgoing.js adapter-utils/prepare.js adapter-utils/progress.js
       adapter-utils/repository.js adapter-utils/snapshots.js adapter-utils/staged.js adapter-utils/transfer.js binding.js

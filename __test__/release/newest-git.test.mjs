@@ -1696,3 +1696,49 @@ describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
     expect(await sh(local, "cat build scripts/vendor; git status --porcelain")).toBe("1\n2");
   });
 });
+
+describe("a workspace", () => {
+  it.each(["my%20project", "ends in a space ", 'control \u0001 and "quotes"'])(
+    "may have any path, and its commits come back: %j",
+    async (name) => {
+      local = path.join(root, name);
+      await repository();
+      const { restoreWorkspace } = await prepare();
+      await sh(remote, "echo t >a; git commit -qam there");
+      await restoreWorkspace();
+      expect(await sh(local, "git log -1 --format=%s; cat a; git status --porcelain")).toBe("there\nt");
+      await isSound();
+    },
+  );
+
+  it("may belong to another user, as in a container", async () => {
+    await repository();
+    // Git lets root work on what belongs to the user who called sudo.
+    vi.stubEnv("SUDO_UID", "");
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "echo t >a; git commit -qam there");
+    await sh(root, `chown -R 1234:1234 '${local}'`);
+    await restoreWorkspace();
+    await sh(root, `chown -R 1234:1234 '${local}'`);
+    await prepare();
+    vi.unstubAllEnvs();
+    const trusting = ["-c", "safe.directory=*", "-C", local, "log", "-1", "--format=%s"];
+    expect((await run("git", trusting)).stdout).toBe("there\n");
+  });
+
+  it("has a submodule that .gitmodules has ignored followed by the index", async () => {
+    await repository();
+    await sh(local, "git init -q lib; git -C lib commit -q --allow-empty -m lib");
+    await sh(
+      local,
+      "git submodule --quiet add ./lib lib; git config -f .gitmodules submodule.lib.ignore all",
+    );
+    await sh(local, "git add -A; git commit -qm submodule");
+    const { restoreWorkspace } = await prepare();
+    await sh(remote, "git rm -q --cached lib; echo t >a; git update-index a; git commit -qm there");
+    await restoreWorkspace();
+    expect(await sh(local, "git log -1 --format=%s; git ls-tree HEAD lib; git ls-files -s lib")).toBe(
+      "there",
+    );
+  });
+});
