@@ -607,7 +607,14 @@ mod tests {
             } else {
                 fs::set_permissions(old.parent().unwrap(), fs::Permissions::from_mode(0o555)).unwrap();
             }
-            let text = String::from_utf8(again.output().unwrap().stdout).unwrap();
+            let output = loop {
+                match again.output() {
+                    // A child that another test has just started may still have the copy open for writing.
+                    Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+                    ended => break ended.unwrap(),
+                }
+            };
+            let text = String::from_utf8(output.stdout).unwrap();
             fs::set_permissions(old.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
             assert!(text.contains("1 passed; 0 failed"), "{text}");
             assert!(old.exists());

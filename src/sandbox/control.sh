@@ -295,8 +295,14 @@ extract_parts() {
     # In a pipe the failure of the first command would be lost.
     echo broken > "$archive.state" || return
     state=
-    { each_part part_bytes && echo whole > "$archive.state"; } | (umask 0 && tar -xpf -) &&
-        read -r state < "$archive.state" && [ "$state" = whole ] && return
+    case $(tar --version 2>&1) in
+    *toybox*)
+        # Toybox takes what its first read gives for a whole header, and from a pipe that may be a part of one.
+        { each_part part_bytes && echo whole > "$archive.state"; } > "$archive.whole"
+        (umask 0 && tar -xpf "$archive.whole")
+        ;;
+    *) { each_part part_bytes && echo whole > "$archive.state"; } | (umask 0 && tar -xpf -) ;;
+    esac && read -r state < "$archive.state" && [ "$state" = whole ] && rm -f "$archive.whole" && return
     # It may be zstd itself that fails. Then the archive comes again in another way.
     [ -z "$has_zstd" ] || echo "no zstd" > "$upload_status"
     [ -z "$state" ] || echo "a part of the archive is damaged; prepare the workspace again" >&2
@@ -307,7 +313,7 @@ extract_parts() {
 
 # Removes $archive with all of its parts, and the files that are given.
 remove_archive() {
-    rm -rf "$archive" "$archive.state" "$archive".[0-9]* "$@"
+    rm -rf "$archive" "$archive.state" "$archive.whole" "$archive".[0-9]* "$@"
 }
 
 # Lists what the extraction left, or after an update what that touched, one line an entry, unless it is exactly what was
