@@ -461,7 +461,7 @@ export declare function prepareSandboxManagedRuntime(
 
 /**
  * Resumes a prepare of an earlier process, or of an earlier call in this one: resolves with an equivalent `prepared` object, without a
- * call to the client; `onPrepareReport` is not called. What was excluded and preserved then still is. The base is stored in a cache directory (below
+ * call to the client; `onPrepareReport` is not called. What was excluded and preserved then still is, and `git` is what it was then. The base is stored in a cache directory (below
  * `PAPERCLIP_HOME`, else the platform's), by provider, sandbox id, remote directory, adapter key and workspace.
  *
  * Rejects with `ERR_SANDBOX_NOTHING_TO_RESUME` if no such prepare is stored, and with `ERR_WORKSPACE_REPLACED` if another

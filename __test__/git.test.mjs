@@ -18,9 +18,10 @@ import {
 import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { prepareSandboxManagedRuntime } from "../index.js";
+import { prepareSandboxManagedRuntime, resumeSandboxManagedRuntime } from "../index.js";
 import { keepTemporaryFilesIn, makeTree, temporaryFolder } from "./support/folders.mjs";
 import { commandFolder, LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
 import { specFor } from "./support/spec.mjs";
@@ -72,15 +73,15 @@ async function commit(folder, message, ...more) {
   return gitIn(folder, "rev-parse", "HEAD");
 }
 
-const prepare = (more) =>
-  prepareSandboxManagedRuntime({
-    spec: specFor(remote),
-    adapterKey: "test",
-    client,
-    workspaceLocalDir: workspace,
-    onReport: (report) => void reports.push(report),
-    ...more,
-  });
+const input = (more) => ({
+  spec: specFor(remote),
+  adapterKey: "test",
+  client,
+  workspaceLocalDir: workspace,
+  onReport: (report) => void reports.push(report),
+  ...more,
+});
+const prepare = (more) => prepareSandboxManagedRuntime(input(more));
 
 const lastReport = () => reports.at(-1);
 const held = () => lastReport().heldBack.map(({ path: where, what }) => (what ? `${where} ${what}` : where));
@@ -1143,6 +1144,56 @@ describe("the other modes for repositories", () => {
     },
   );
 
+  it("files: caches that name packs do not come, so that git collects what it no longer needs", async () => {
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await gitIn(remote, "repack", "-q", "-a", "-d");
+    await gitIn(remote, "multi-pack-index", "write");
+    await gitIn(remote, "commit-graph", "write", "--reachable", "--split");
+    await git("gc", "-q");
+    await restoreWorkspace();
+    await expectSound();
+    expect(held()).toStrictEqual([]);
+    expect(await git("status", "--porcelain")).toBe("");
+  });
+
+  it("files: a repository with a reftable stays as it is, which is reported", async () => {
+    await rm(path.join(workspace, ".git"), { recursive: true });
+    const made = await git("init", "-q", "-b", "main", "--ref-format=reftable").catch(() => undefined);
+    if (made === undefined) return; // Debian's git does not know it.
+    await commit(workspace, "first");
+    const { restoreWorkspace } = await prepare({ git: "files" });
+    await writeFile(path.join(remote, "a.txt"), "theirs\n");
+    await commit(remote, "theirs");
+    await restoreWorkspace();
+    expect(held()).toStrictEqual([".git"]);
+    expect(await git("status", "--porcelain")).toBe(" M a.txt");
+    await expectSound();
+  });
+
+  it.each(["files", "workspace"])(
+    "a bare repository that comes as files keeps objects that a local branch needs: %s",
+    async (kind) => {
+      const bare = kind === "files" ? path.join(workspace, "store.git") : workspace;
+      if (kind === "workspace") {
+        await rm(workspace, { recursive: true });
+        await mkdir(workspace);
+      }
+      await gitIn(workspace, "init", "-q", "--bare", "-b", "main", bare);
+      const there = kind === "files" ? path.join(remote, "store.git") : remote;
+      const tree = (at) => gitIn(at, "hash-object", "-t", "tree", "-w", "/dev/null");
+      const first = await gitIn(bare, "commit-tree", "-m", "first", await tree(bare));
+      await gitIn(bare, "update-ref", "refs/heads/main", first);
+      const { restoreWorkspace } = await prepare({ git: "files" });
+      const anew = await gitIn(there, "commit-tree", "-m", "anew", await tree(there));
+      await gitIn(there, "update-ref", "refs/heads/main", anew);
+      await gitIn(there, "gc", "-q", "--prune=now");
+      await gitIn(bare, "update-ref", "refs/heads/person", first);
+      await restoreWorkspace();
+      expect(await gitIn(bare, "log", "-1", "--format=%s", "person")).toBe("first");
+      await gitIn(bare, "fsck", "--full");
+    },
+  );
+
   it.each(["auto", "full"])(
     "a commit comes though what it has was only staged here and was collected since: %s",
     async (transfer) => {
@@ -1628,6 +1679,69 @@ describe("an upload", () => {
     vi.unstubAllEnvs();
     expect(existsSync(path.join(folder, "failed"))).toBe(true);
     expect(await gitIn(remote, "log", "--format=%s", "-1")).toBe("first");
+  });
+});
+
+describe("a session that is resumed", () => {
+  it.each([undefined, "off"])("has the mode of its prepare, and deletes no repository: %s", async (mode) => {
+    vi.stubEnv("PAPERCLIP_HOME", path.join(home, "kept"));
+    onTestFinished(() => void vi.unstubAllEnvs());
+    await prepare({ git: "files" });
+    const theirs = await commit(remote, "agent", "--allow-empty");
+    const { restoreWorkspace } = await resumeSandboxManagedRuntime(input({ git: mode }));
+    await restoreWorkspace();
+    expect(lastReport().deleted).toStrictEqual([]);
+    expect(await git("rev-parse", "HEAD")).toBe(theirs);
+    await expectSound();
+  });
+});
+
+describe("a submodule that .gitmodules has ignored", () => {
+  it("is followed by the index like any other", async () => {
+    const library = path.join(home, "library");
+    await makeTree(library, { "l.txt": "l\n" });
+    await gitIn(library, "init", "-q", "-b", "main");
+    await commit(library, "library");
+    await git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library, "lib");
+    await git("config", "-f", ".gitmodules", "submodule.lib.ignore", "all");
+    await commit(workspace, "with a submodule");
+    const { restoreWorkspace } = await prepare();
+    const theirs = await commit(path.join(remote, "lib"), "in the submodule", "--allow-empty");
+    await gitIn(remote, "update-index", "--cacheinfo", `160000,${theirs},lib`);
+    await gitIn(remote, ...AUTHOR, "commit", "-qm", "another commit of the submodule");
+    await rm(path.join(remote, ".git/index"));
+    await restoreWorkspace();
+    expect(await git("rev-parse", "HEAD:lib")).toBe(theirs);
+    expect(await git("ls-files", "-s", "lib")).toContain(theirs);
+  });
+});
+
+describe("a prepare while another sandbox is restored", () => {
+  it("waits until the index belongs to the branch that was moved", async () => {
+    const other = path.join(home, "other");
+    const { restoreWorkspace } = await prepare();
+    await writeFile(path.join(remote, "new.txt"), "new\n");
+    const theirs = await commit(remote, "agent");
+    const folder = path.join(await temporaryFolder(), "bin");
+    await mkdir(folder);
+    const { stdout: git } = await execute("sh", ["-c", "command -v git"]);
+    const once = `[ -e '${folder}/between' ] || { : >'${folder}/between'; sleep 2; }`;
+    const wrapper = `#!/bin/sh\n${git.trim()} "$@" || exit\ncase " $* " in *" update-ref "*) ${once} ;; esac\n`;
+    await writeFile(path.join(folder, "git"), wrapper, { mode: 0o755 });
+    vi.stubEnv("PATH", `${folder}:${process.env.PATH}`);
+    const restored = restoreWorkspace();
+    while (!existsSync(path.join(folder, "between"))) await setTimeout(10);
+    vi.unstubAllEnvs();
+    const client = new LocalSandbox();
+    await prepareSandboxManagedRuntime({
+      spec: specFor(other),
+      client,
+      adapterKey: "agent",
+      workspaceLocalDir: workspace,
+    });
+    await restored;
+    expect(await gitIn(other, "rev-parse", "HEAD")).toBe(theirs);
+    expect(await gitIn(other, "status", "--porcelain", "-uno")).toBe("");
   });
 });
 

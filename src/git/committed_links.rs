@@ -67,6 +67,9 @@ pub fn follow(
     Ok(has_any)
 }
 
+/// The longest target of a link, in bytes.
+const TARGET_MAX: usize = 4096;
+
 /// The links at named paths in these commits, by their paths in the workspace, with their targets.
 fn links_at_named(
     named: &Named,
@@ -79,6 +82,7 @@ fn links_at_named(
         // A tag may name something that is no commit, and has no tree.
         let listed = repository
             .call()
+            .bounded()
             .args(["ls-tree", "-r", "-z", "--full-tree", tip.as_str()])
             .output(repository.cancel)?;
         for line in listed.stdout.split(|&byte| byte == 0).filter_map(|line| line.strip_prefix(LINK)) {
@@ -94,7 +98,17 @@ fn links_at_named(
     }
     let mut links = BTreeSet::new();
     for (path, oid) in found.into_iter().take(LINKS_MAX) {
-        links.insert((path, repository.run(["cat-file", "blob", oid.as_str()])?));
+        let mut target = Vec::new();
+        let mut take = |piece: &[u8]| {
+            target.extend_from_slice(piece);
+            target.len() <= TARGET_MAX
+        };
+        let mut call = repository.call();
+        call.bounded().args(["cat-file", "blob", oid.as_str()]).pipe_to(&mut take, repository.cancel)?;
+        // A longer link cannot be made of it.
+        if target.len() <= TARGET_MAX {
+            links.insert((path, target));
+        }
     }
     Ok(links)
 }

@@ -361,6 +361,12 @@ pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned 
                     Err(
                         "it names a new remote, and plain git fetch and git push of a local branch would go there",
                     )
+                } else if remotes_here.contains(value)
+                    && remotes_here.len() > 1
+                    && value != b"origin"
+                    && local.branches.contains(branch)
+                {
+                    Err("plain git fetch and git push of a local branch would go to another remote than now")
                 } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
                     Ok(())
                 } else {
@@ -830,6 +836,26 @@ mod tests {
                     assert_eq!(come_back(&settings(ORIGIN), &theirs, &local).take, rest, "{what}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_branch_that_was_sent_gets_no_other_remote_than_git_would_use() {
+        let own = settings(&[("remote.origin.url", "https://h/o"), ("remote.fork.url", "https://h/f")]);
+        let alone = settings(&[("remote.fork.url", "https://h/f")]);
+        for (own, branch, remote, taken) in [
+            (&own, "main", "origin", true),
+            (&own, "main", "fork", false),
+            (&own, "new", "fork", true),
+            (&alone, "main", "fork", true),
+        ] {
+            let added = settings(&[(&*format!("branch.{branch}.remote"), remote)]);
+            let theirs: Settings = own.iter().chain(&added).cloned().collect();
+            let branches = [b"main".to_vec()].into();
+            let local = Local { own: own.clone(), in_effect: own.clone(), branches, ..Local::default() };
+            let returned = come_back(own, &theirs, &local);
+            assert_eq!(!returned.take.is_empty(), taken, "{branch} {remote}");
+            assert_eq!(returned.held_back.is_empty(), taken, "{branch} {remote}");
         }
     }
 

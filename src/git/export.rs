@@ -3,6 +3,8 @@
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -95,6 +97,18 @@ pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
     path_from(bytes).to_path_buf()
 }
 
+/// How the repositories of a workspace are transferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Mode {
+    /// As repositories, merged by their references and objects.
+    #[default]
+    Merge,
+    /// As any other files, except what git runs or obeys.
+    Files,
+    /// Not at all.
+    Off,
+}
+
 /// Finds the repository whose `.git` is at a path of the workspace.
 pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Cancel) -> Result<Place, Fault> {
     let refused = |reason: &str| Err(Fault::Refused(reason.to_owned()));
@@ -156,23 +170,20 @@ pub fn export(
     let workspace = tree.root;
     let place = locate(git, workspace, dot_git, cancel)?;
     let repository = Repository { git, place: &place, cancel };
-    let was_killed = unfinished::is_noted(&place) || keep::is_left(&place)?;
-    let unfinished = if was_killed { complete(git, &place, workspace, cancel)? } else { None };
-    let (refs, symbolic) = repository.all_refs()?;
+    for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
+        make_folders(&folder.join(below))?;
+    }
+    let State { unfinished, refs, symbolic, head, stashes, copied } =
+        State::settled(&repository, tree, dot_git, folder)?;
     let mut unreadable = repository.unreadable(&refs, &symbolic)?;
     let mut refs: Refs =
         refs.into_iter().filter(|(name, _)| goes_up(name) && !unreadable.hides(name)).collect();
-    let head = repository.head()?;
     for name in without_object(&repository, &refs, head.as_ref())? {
         unreadable.insert(name.as_bytes());
         refs.remove(&name);
     }
-    let stashes = repository.stashes()?.entries;
-    for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
-        make_folders(&folder.join(below))?;
-    }
     // What is staged meanwhile is not uploaded: the objects are those of this index.
-    let (index_digest, listing) = match copy_index(&repository, tree, dot_git, folder)? {
+    let (index_digest, listing) = match copied {
         Some(CopiedIndex { digest, listing }) => (Some(digest), listing),
         None => (None, Vec::new()),
     };
@@ -200,8 +211,12 @@ pub fn export(
     };
     // A partial clone may lack the tree.
     if let (Some(commit), None) = (checked_out, &place.promisor) {
-        let committed = packs::blobs_of(&repository, commit)?;
-        staged.retain(|oid| !committed.contains(oid));
+        match packs::blobs_of(&repository, commit) {
+            Ok(committed) => staged.retain(|oid| !committed.contains(oid)),
+            // What both have is named twice then, which costs time alone.
+            Err(Fault::Refused(_)) => {}
+            Err(fault) => return Err(fault),
+        }
     }
     // An entry that is only intended to be added has no blob, and a partial clone lacks some.
     let mut staged: BTreeSet<Oid> = repository.types(&staged)?.into_keys().collect();
@@ -266,13 +281,79 @@ pub fn export(
 const LACKS_TREES: &str = "it is a partial clone that lacks trees, as `git clone --filter=tree:0` makes it; \
     `git fetch --refetch --filter=blob:none` brings them";
 
-/// Completes the index that a killed restore has left, and removes its marks on packs. Returns why it cannot, unless a restore still runs.
-fn complete(git: &Git, place: &Place, workspace: &Root, cancel: &Cancel) -> Result<Option<String>, Fault> {
-    let lock = match MergeLock::try_acquire(workspace.path()) {
-        Ok(Attempt::Taken(lock)) => lock,
-        Ok(Attempt::Held { .. }) => return Ok(None),
-        // The upload goes on without the lock.
-        Err(error) => return Ok(Some(error.to_string())),
+/// How often the state of a repository is read that changes meanwhile.
+const ATTEMPTS: u32 = 20;
+
+/// What is read of a repository before its objects are packed.
+struct State {
+    /// Why the index does not belong to the commit that is checked out, if it does not.
+    unfinished: Option<String>,
+    refs: Refs,
+    symbolic: Vec<(RefName, RefName)>,
+    head: Option<Head>,
+    stashes: Vec<(Oid, Vec<u8>)>,
+    copied: Option<CopiedIndex>,
+}
+
+impl State {
+    /// Reads the state until nothing moves meanwhile, or for the last time.
+    fn settled(
+        repository: &Repository<'_>,
+        tree: Tree<'_>,
+        dot_git: &RelativePath,
+        folder: &Path,
+    ) -> Result<Self, Fault> {
+        for _ in 1..ATTEMPTS {
+            if let (state, true) = Self::read(repository, tree, dot_git, folder)? {
+                return Ok(state);
+            }
+        }
+        Ok(Self::read(repository, tree, dot_git, folder)?.0)
+    }
+
+    /// Reads the state, copies the index, and returns whether the index belongs to the commit that is checked out.
+    ///
+    /// A restore from another sandbox moves the branch first, and the index after that. An agent that got the one without the other would
+    /// revert what was restored with its next commit.
+    fn read(
+        repository: &Repository<'_>,
+        tree: Tree<'_>,
+        dot_git: &RelativePath,
+        folder: &Path,
+    ) -> Result<(Self, bool), Fault> {
+        let place = repository.place;
+        let was_begun = unfinished::is_noted(place) || keep::is_left(place)?;
+        let unfinished = if was_begun { complete(repository, tree.root)? } else { None };
+        let (head, commit) = (repository.head()?, repository.commit()?);
+        let (refs, symbolic) = repository.all_refs()?;
+        let stashes = repository.stashes()?.entries;
+        let copied = copy_index(repository, tree, dot_git, folder)?;
+        let is_between = unfinished.is_none() && unfinished::is_noted(place);
+        let is_settled = !is_between && repository.head()? == head && repository.commit()? == commit;
+        Ok((Self { unfinished, refs, symbolic, head, stashes, copied }, is_settled))
+    }
+}
+
+/// How long a prepare waits for a restore that has moved a branch and not yet the index, which takes milliseconds.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Completes the index that a killed restore has left, and removes its marks on packs. Waits for a restore that still runs and is between
+/// the two. Returns why the index stays as it is.
+fn complete(repository: &Repository<'_>, workspace: &Root) -> Result<Option<String>, Fault> {
+    let Repository { git, place, cancel } = *repository;
+    let begun = Instant::now();
+    let lock = loop {
+        cancel.check()?;
+        match MergeLock::try_acquire(workspace.path()) {
+            Ok(Attempt::Taken(lock)) => break lock,
+            Ok(Attempt::Held { .. }) if !unfinished::is_noted(place) => return Ok(None),
+            Ok(Attempt::Held { .. }) if begun.elapsed() < WAIT => thread::sleep(Duration::from_millis(20)),
+            Ok(Attempt::Held { .. }) => {
+                return Ok(Some("another restore has moved the branch and not yet the index".to_owned()));
+            }
+            // The upload goes on without the lock.
+            Err(error) => return Ok(Some(error.to_string())),
+        }
     };
     cancel.check()?;
     // Not cancelled, since a git that is ended while it writes the index leaves its lock behind.
@@ -475,6 +556,9 @@ fn copy_index(
 ) -> Result<Option<CopiedIndex>, Fault> {
     let here = repository.place.git_dir.join("index");
     let there = folder.join("index");
+    if by_path::exists(&there) {
+        by_path::remove_file(&there)?;
+    }
     // The time is read before the content: if the index changes in between, git in the sandbox only compares
     // more files than it needs to.
     let (Some(meta), Some(bytes)) = (by_path::stat(&here)?, read(&here)?) else { return Ok(None) };

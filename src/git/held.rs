@@ -49,6 +49,9 @@ const NO_REPOSITORY_GOES: &str =
 /// The reason for keeping what the sandbox has deleted of a git directory.
 const GIT_NEEDS_IT: &str = "the sandbox has deleted it, which git never does; the repository needs it";
 
+/// The reason for holding back all of a repository whose references are in a reftable.
+const AS_REFTABLE: &str = "its references are in a reftable, which cannot be merged as a file; without `git: \"files\"`, it is merged";
+
 /// The reason for holding back the file of an index.
 const UNSOUND_INDEX: &str =
     "git would write files below a .git or outside of the workspace by it, or cannot read it";
@@ -60,15 +63,21 @@ pub fn in_git(incoming: &mut Incoming, base: &Snapshot, workspace: &Root) -> Res
 }
 
 fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<RelativePath>) -> Vec<Noted> {
-    let (mut held, mut collected) = (Vec::new(), Vec::new());
+    let (mut held, mut unchanged) = (Vec::new(), Vec::new());
     for (path, _, after) in changed(base, theirs) {
         let is_below = |above: &Noted| path.is_or_below(above.path.as_bytes());
+        if let Some(git) = with_reftable(path, base, theirs) {
+            if held.last().is_none_or(|last: &Noted| last.path != git) {
+                held.push(Noted { path: git, reason: AS_REFTABLE });
+            }
+            continue;
+        }
         let reason = match after {
             // It stays with what is above.
             None if held.last().is_some_and(is_below) => continue,
-            // What was committed here meanwhile may need it.
-            None if is_object(path) => {
-                collected.push(path.clone());
+            // What was committed here meanwhile may need the object, and the cache may name packs that are no longer here.
+            after if (after.is_none() && is_object(path)) || is_cache(path) => {
+                unchanged.push(path.clone());
                 continue;
             }
             Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
@@ -78,7 +87,7 @@ fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<Relative
         };
         held.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
     }
-    for path in collected {
+    for path in unchanged {
         treat_as_unchanged(theirs, base, &path);
     }
     hold(theirs, base, &mut held);
@@ -87,8 +96,30 @@ fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<Relative
 
 /// Whether a path is below the `objects` of a repository.
 fn is_object(path: &RelativePath) -> bool {
-    inside(path).is_some_and(|inside| inside.inner.starts_with(b"objects/"))
+    inside(path).is_some_and(|inside| inside.inner.starts_with(OBJECTS))
 }
+
+/// Whether a file lists what is in other files of a repository, so that git can make it again.
+fn is_cache(path: &RelativePath) -> bool {
+    let is_named = |inner: &[u8]| CACHES.iter().any(|name| inner.starts_with(name));
+    inside(path).is_some_and(|inside| is_named(inside.inner))
+}
+
+/// How the paths of such files begin in their repository.
+const CACHES: [&[u8]; 2] = [b"objects/pack/multi-pack-index", b"objects/info/commit-graph"];
+
+/// The `.git` directory that a path is below, if its references are in a reftable on either side.
+fn with_reftable(path: &RelativePath, base: &Snapshot, theirs: &Snapshot) -> Option<RelativePath> {
+    let inner = inside(path)?.inner;
+    let end = path.as_bytes().len().checked_sub(inner.len() + 1).filter(|_| !inner.is_empty())?;
+    let git = RelativePath::parse(&path.as_bytes()[..end]).ok().flatten()?;
+    let reftable = RelativePath::child(Some(&git), b"reftable");
+    let has = |tree: &Snapshot| tree.contains_key(reftable.as_bytes());
+    (has(base) || has(theirs)).then_some(git)
+}
+
+/// How the path of an object begins in its repository.
+const OBJECTS: &[u8] = b"objects/";
 
 /// Why something that the sandbox has deleted stays, though a file like any other would be deleted.
 fn is_kept(path: &RelativePath, base: &Snapshot) -> Option<&'static str> {
@@ -432,7 +463,7 @@ pub fn keep_moved(theirs: &mut Snapshot, base: &Snapshot, moved: &HashSet<Digest
 
 /// Treats folders as unchanged that git would take for bare repositories, by what the sandbox has and what is there locally
 /// together: what was excluded, or made since the upload, counts too. Of one that was uploaded, only what git runs or obeys
-/// stays as it is locally.
+/// stays as it is locally, and what git never deletes is not deleted.
 pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Search) -> Result<Vec<Noted>> {
     if changed(base, theirs).next().is_none() {
         return Ok(Vec::new());
@@ -449,16 +480,26 @@ pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Se
     let local = local_markers(&now, base, theirs, workspace, search)?;
     let is_bare_locally = folders_of(&local).contains(&None);
     now.extend(local);
-    let mut held = Vec::new();
-    for folder in &folders_of(&now) {
+    let (mut held, mut collected) = (Vec::new(), Vec::new());
+    for folder in folders_of(&now).union(&uploaded) {
         let start = folder.as_ref().map_or(0, |folder| folder.as_bytes().len() + 1);
         let below = |path: &RelativePath| folder.as_ref().is_none_or(|folder| path.is_below(folder));
         let mut changes = changed(base, theirs).map(|(path, ..)| path).filter(|path| below(path));
-        if uploaded.contains(folder) {
-            held.extend(changes.filter_map(|path| {
-                let reason = is_held_in_repository(&path.as_bytes()[start..])?;
-                Some(Noted { path: path.clone(), reason })
-            }));
+        let gone = folder.as_ref().filter(|folder| !theirs.contains_key(folder.as_bytes()));
+        if let (Some(folder), true) = (gone, uploaded.contains(folder)) {
+            held.push(Noted { path: folder.clone(), reason: NO_REPOSITORY_GOES });
+        } else if uploaded.contains(folder) {
+            for path in changes {
+                let inner = &path.as_bytes()[start..];
+                let is_gone = !theirs.contains_key(path.as_bytes());
+                if is_gone && inner.starts_with(OBJECTS) {
+                    collected.push(path.clone());
+                    continue;
+                }
+                let is_needed = is_gone && NEVER_DELETED.contains(&inner);
+                let reason = if is_needed { Some(GIT_NEEDS_IT) } else { is_held_in_repository(inner) };
+                held.extend(reason.map(|reason| Noted { path: path.clone(), reason }));
+            }
         } else if let Some(folder) = folder {
             if changes.next().is_some() {
                 held.push(Noted { path: folder.clone(), reason: BARE });
@@ -476,6 +517,9 @@ pub fn bare(theirs: &mut Snapshot, base: &Snapshot, workspace: &Root, search: Se
             tops.dedup();
             held.extend(tops.into_iter().map(|path| Noted { path, reason: BARE }));
         }
+    }
+    for path in collected {
+        treat_as_unchanged(theirs, base, &path);
     }
     hold(theirs, base, &mut held);
     Ok(held)

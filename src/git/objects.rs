@@ -85,7 +85,7 @@ impl<'a> Theirs<'a> {
         for name in names.filter(|name| bytes_of(Path::new(name)).starts_with(b"sharedindex.")) {
             by_path::rename(&folder.join(&name), &self.folder.join(&name))?;
         }
-        self.list_index(file).run(self.cancel)
+        self.list_index(file).bounded().run(self.cancel)
     }
 
     fn list_index(&self, file: &Path) -> Call<'_> {
@@ -96,7 +96,7 @@ impl<'a> Theirs<'a> {
 
     /// The paths of their index among these that are only intended to be added (`git add -N`).
     pub fn intended(&self, file: &Path, paths: &HashSet<&[u8]>) -> Result<HashSet<Vec<u8>>, Fault> {
-        let list = self.list_index(file).arg("--debug").run(self.cancel)?;
+        let list = self.list_index(file).bounded().arg("--debug").run(self.cancel)?;
         Ok(index::intended(&list, paths))
     }
 

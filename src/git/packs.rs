@@ -283,9 +283,13 @@ fn exclusions(oids: &BTreeSet<Oid>) -> Vec<u8> {
     oids.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()).collect()
 }
 
-/// The blobs of a commit's tree, without submodules.
+/// The blobs of a commit's tree, without submodules. Refuses a tree that has more than any repository of people.
 pub(super) fn blobs_of(repository: &Repository<'_>, commit: &Oid) -> Result<BTreeSet<Oid>, Fault> {
-    let list = repository.run(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()])?;
+    let mut call = repository.call();
+    let list = call
+        .bounded()
+        .args(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()])
+        .run(repository.cancel)?;
     Ok(blobs_in(&list).collect())
 }
 

@@ -54,6 +54,9 @@ impl fmt::Debug for Oid {
 /// The most bytes between two slashes of a name: git stores it as a file, and locks it by one whose name ends in `.lock`.
 const PART_MAX: usize = 255 - ".lock".len();
 
+/// The most parts of a name. Each is a directory for git, and a few bytes of an archive can name very many.
+const PARTS_MAX: usize = 32;
+
 /// The full name of a reference (`refs/heads/main`), in the form that `git check-ref-format` accepts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RefName(Vec<u8>);
@@ -85,6 +88,7 @@ impl RefName {
         };
         let holds = |what: &[u8]| name.windows(what.len()).any(|window| window == what);
         let bad = name.len() > 1000
+            || name.split(|&byte| byte == b'/').count() > PARTS_MAX
             || !name.starts_with(b"refs/")
             || name.iter().any(is_bad)
             || holds(b"..")

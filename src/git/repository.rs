@@ -435,7 +435,9 @@ impl Repository<'_> {
     pub fn difference(&self, before: Option<&Oid>, after: &Oid) -> Result<index::Change, Fault> {
         let before = before.map_or(self.place.empty_tree(), Oid::as_str);
         let mut call = self.call();
-        call.bounded().args(["diff-tree", "-r", "-z", "--raw", "--no-renames", before, after.as_str()]);
+        // A `.gitmodules` may say that changes of a submodule are to be ignored.
+        call.bounded().args(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none"]);
+        call.args([before, after.as_str()]);
         let raw = call.run(self.cancel)?;
         let mut fields = raw.split(|&byte| byte == 0);
         let (mut gone, mut new) = (Vec::new(), Vec::new());

@@ -37,8 +37,12 @@ impl StagedOnly<'_> {
             && repository.place.promisor.is_none()
             && !blobs.is_empty()
         {
-            let committed = packs::blobs_of(repository, commit)?;
-            blobs.retain(|oid| !committed.contains(oid));
+            match packs::blobs_of(repository, commit) {
+                Ok(committed) => blobs.retain(|oid| !committed.contains(oid)),
+                // Of a tree that is too large to be listed, all that is staged is kept.
+                Err(Fault::Refused(_)) => {}
+                Err(fault) => return Err(fault),
+            }
         }
         let left = index::keepable(left, &blobs);
         if left.is_empty() {

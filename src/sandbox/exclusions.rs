@@ -107,7 +107,7 @@ pub(super) fn note_special(left_out: &mut LeftOut, layout: &Layout) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::repositories::Mode;
+    use crate::git::export::Mode;
 
     #[test]
     fn what_of_a_repository_is_not_uploaded_is_noted_by_its_path() {

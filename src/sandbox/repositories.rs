@@ -12,7 +12,7 @@ use crate::cancel::Cancel;
 use crate::error::{Obstacle, Result};
 use crate::fs::{Cursor, Kind, Root};
 use crate::git::command::{Fault, Git};
-use crate::git::export::{Bases, Options, Tree, export};
+use crate::git::export::{Bases, Mode, Options, Tree, export};
 use crate::git::held::{self, AtCheckout, Search};
 use crate::git::import::{self, Checked};
 use crate::git::named::{AT_CHECKOUT, BY_A_RENAME, Named, Outline};
@@ -35,18 +35,6 @@ use crate::transfer::remote::{self, Content, Names, Remote};
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::filter::Filter;
 use crate::tree::scan::{Found, scan};
-
-/// How the repositories of a workspace are transferred.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// As repositories, merged by their references and objects.
-    #[default]
-    Merge,
-    /// As any other files, except what git runs or obeys.
-    Files,
-    /// Not at all.
-    Off,
-}
 
 /// The settings for the transfer of repositories.
 #[derive(Debug, Clone, Copy, Default)]

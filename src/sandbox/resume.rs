@@ -6,7 +6,7 @@ use tokio::sync::Mutex;
 
 use super::exclusions::left_alone;
 use super::prepare_report::PrepareReport;
-use super::repositories::Shared;
+use super::repositories::{Shared, Travel};
 use super::session::{Base, Memory, Session, Workspace, new_id};
 use super::spec;
 use super::upload::Upload;
@@ -18,7 +18,7 @@ use crate::state::tools::Expected;
 use crate::tree::ignore_files::IgnoreRules;
 
 /// Returns the session that the last prepare or restore of this sandbox has stored on this machine. Its
-/// excludes and preserved paths still hold, whatever `upload` says. No client is called: the restore finds
+/// excludes, its preserved paths and its way with repositories still hold, whatever `upload` says. No client is called: the restore finds
 /// out whether the sandbox still has that upload.
 pub fn resume(upload: Upload) -> Result<Session> {
     let places =
@@ -36,7 +36,9 @@ pub fn resume(upload: Upload) -> Result<Session> {
     let (stored, trees) = memory.load_trees(&kept.trees).ok_or_else(|| nothing(incomplete))?;
     let preserve = PathSet::new("input.preserveAbsentOnRestore", kept.preserve.iter())?;
     let ignored = Arc::new(IgnoreRules::of(kept.ignore_files.into_owned())?);
-    let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve, upload.repositories);
+    let repositories = Travel { mode: kept.mode, ..upload.repositories };
+    memory.mode = kept.mode;
+    let left_alone = left_alone(&kept.exclude, ignored.clone(), &preserve, repositories);
     (memory.exclude, memory.preserve) = (kept.exclude.into_owned(), kept.preserve.into_owned());
     memory.ignored = ignored;
     let base = Base {
@@ -55,7 +57,7 @@ pub fn resume(upload: Upload) -> Result<Session> {
         workspace,
         places: places.for_upload(&kept.upload_id),
         left_alone,
-        repositories: upload.repositories,
+        repositories,
         preserve,
         way: upload.way(Expected::Gzip),
         changes_only: upload.changes_only,

@@ -16,6 +16,7 @@ use super::upload::{State, Upload};
 use crate::error::{Error, Result};
 use crate::exclude::PathSet;
 use crate::fs::{FileId, Root, by_path};
+use crate::git::export::Mode;
 use crate::merge::conflicts::Retention;
 use crate::merge::incoming::UNCHANGED;
 use crate::merge::report::Rescued;
@@ -143,6 +144,7 @@ pub(super) struct Memory {
     pub(super) exclude: Vec<Vec<u8>>,
     pub(super) ignored: Arc<IgnoreRules>,
     pub(super) preserve: Vec<Vec<u8>>,
+    pub(super) mode: Mode,
 }
 
 impl Memory {
@@ -151,9 +153,10 @@ impl Memory {
     pub(super) fn of(upload: &Upload, workspace: &Workspace, ignored: Arc<IgnoreRules>) -> Self {
         let workspace = workspace.path.clone();
         let (exclude, preserve) = (upload.exclude.clone(), upload.preserve.clone());
+        let mode = upload.repositories.mode;
         let Some(State { folder, sandbox }) = &upload.state else {
             let [name, sandbox, tools] = [(); 3].map(|()| String::new());
-            return Self { store: None, name, sandbox, tools, workspace, exclude, ignored, preserve };
+            return Self { store: None, name, sandbox, tools, workspace, exclude, ignored, preserve, mode };
         };
         let tools = tools::name_of(&sandbox[0], &upload.adapter_key);
         let sandbox: Vec<&[u8]> = sandbox.iter().map(Vec::as_slice).collect();
@@ -164,7 +167,7 @@ impl Memory {
         let is_inside = by_path::resolve(&workspace)
             .is_ok_and(|workspace| resolved.is_some_and(|folder| folder.starts_with(workspace)));
         let store = if is_inside { None } else { Store::open(folder) };
-        Self { store, name, sandbox: identity, tools, workspace, exclude, ignored, preserve }
+        Self { store, name, sandbox: identity, tools, workspace, exclude, ignored, preserve, mode }
     }
 
     /// What is known of the sandbox.
@@ -253,6 +256,7 @@ impl Memory {
                 workspace: workspace.id,
                 is_link: workspace.is_link,
                 exclude: Cow::Borrowed(&self.exclude),
+                mode: self.mode,
                 ignore_files: Cow::Borrowed(self.ignored.files()),
                 preserve: Cow::Borrowed(&self.preserve),
                 index: base.index.clone(),

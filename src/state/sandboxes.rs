@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::store::{Store, name_for};
 use crate::archive::pack::Sent;
 use crate::fs::FileId;
-use crate::git::export::Bases;
+use crate::git::export::{Bases, Mode};
 use crate::path::{RelativePath, bytes_of};
 use crate::path_map::PathMap;
 use crate::random;
@@ -34,6 +34,8 @@ pub struct Sandbox<'a> {
     pub is_link: bool,
     /// The patterns that were excluded.
     pub exclude: Cow<'a, [Vec<u8>]>,
+    /// How the repositories were transferred.
+    pub mode: Mode,
     /// The ignore files that were read, which excluded more.
     pub ignore_files: Cow<'a, [IgnoreFile]>,
     /// The paths that a restore leaves alone.

@@ -12,7 +12,7 @@ use crate::fs::Private;
 use crate::tree::entry::Digest;
 
 /// What the files of this version begin with. Another format of anything in them is another version.
-const VERSION: &[u8; 16] = b"paperclip-ws 08\n";
+const VERSION: &[u8; 16] = b"paperclip-ws 09\n";
 
 /// How many files are kept, and how many bytes in all.
 const FILES_MAX: usize = 512;

@@ -190,8 +190,8 @@ impl Merge<'_> {
             || theirs.index != base.index
             || !self.left.is_empty();
         if has_changed {
-            let busy = self.repository.is_busy();
-            let head_here = self.repository.head()?;
+            let mut busy = self.repository.is_busy();
+            let mut head_here = self.repository.head()?;
             if self.is_another()? {
                 return refuse("it is another repository than the one that was sent");
             }
@@ -206,6 +206,9 @@ impl Merge<'_> {
                 // A local commit between the steps would be made with the former index, and so revert the sandbox's commits.
                 if change.is_some() || self.moves(head_here.as_ref()) || theirs.head != base.head {
                     self.lock_index()?;
+                    // The git that had it locked may have begun an operation, or switched to another branch.
+                    busy |= self.repository.is_busy();
+                    head_here = self.repository.head()?;
                 }
                 self.former = Former { commit: self.repository.commit()?, index: self.local_index()? };
                 self.note_changes(head_here.as_ref(), busy, change.as_ref())?;

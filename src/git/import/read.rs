@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{GONE, Incoming, refuse, restore_base, staged_blobs, stash_name, their_commit};
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::fs::by_path::{self, read};
+use crate::fs::by_path::{self, read, stat};
 use crate::fs::{Kind, Root};
 use crate::git::command::{Call, Fault, Git, short};
 use crate::git::config::{self, Settings};
@@ -307,6 +307,9 @@ fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String,
 }
 
 /// The reason for holding back what names a commit with missing objects.
+/// The largest file of references or of stashes that is read, in bytes.
+const TEXT_MAX: u64 = 64 << 20;
+
 const LACKING: &str = "objects of its history are missing in the sandbox, as in a shallow clone";
 
 /// The maximum number of stashes that one restore adds.
@@ -333,8 +336,14 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn text(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        read(&self.received.folder.join(name))
+    /// The content of a file that came. One that is too large to be read counts as missing, and is held back.
+    fn text(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let file = self.received.folder.join(name);
+        if stat(&file)?.is_some_and(|meta| meta.size > TEXT_MAX) {
+            self.hold(name, "it is larger than 64 MiB");
+            return Ok(None);
+        }
+        read(&file)
     }
 
     fn hold(&mut self, what: impl Into<String>, reason: &str) {
