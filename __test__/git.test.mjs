@@ -1145,8 +1145,12 @@ describe("the other modes for repositories", () => {
   );
 
   it("files: caches that name packs do not come, so that git collects what it no longer needs", async () => {
+    for (const text of ["second", "third"]) {
+      await git("repack", "-q", "-d");
+      await commit(workspace, text, "--allow-empty");
+    }
+    await git("repack", "-q", "-d");
     const { restoreWorkspace } = await prepare({ git: "files" });
-    await gitIn(remote, "repack", "-q", "-a", "-d");
     await gitIn(remote, "multi-pack-index", "write");
     await gitIn(remote, "commit-graph", "write", "--reachable", "--split");
     await git("gc", "-q");
