@@ -1686,6 +1686,96 @@ describe("an upload", () => {
   });
 });
 
+describe("a local bare repository, which is not uploaded", () => {
+  const commitInHub = async () => {
+    await git("init", "-q", "--bare", "-b", "main", "hub/up.git");
+    const hub = path.join(workspace, "hub/up.git");
+    const tree = await gitIn(hub, "hash-object", "-t", "tree", "-w", "/dev/null");
+    await gitIn(hub, "update-ref", "refs/heads/main", await gitIn(hub, "commit-tree", "-m", "only", tree));
+    return () => gitIn(hub, "log", "-1", "--format=%s", "main");
+  };
+
+  it.each([
+    ["merge", "rm -rf hub; ln -s src hub"],
+    ["merge", "mkdir -p hub; echo x >hub/up.git"],
+    ["off", "rm -rf hub; echo x >hub"],
+    ["off", "mkdir -p hub; ln -s ../src hub/up.git"],
+  ])("stays where the sandbox has something else in its place: %s, %s", async (mode, command) => {
+    const subject = await commitInHub();
+    const { restoreWorkspace } = await prepare({ git: mode });
+    await execute("sh", ["-c", command], { cwd: remote });
+    await restoreWorkspace();
+    expect(await subject()).toBe("only");
+    expect(lastReport().conflicts).toStrictEqual([]);
+    expect(lastReport().skipped.map(({ path: where }) => where)).toStrictEqual([
+      command.includes("up.git") ? "hub/up.git" : "hub",
+    ]);
+  });
+
+  it.each(["hub", "hub/up.git"])("is deleted by no checkout of a branch that came: %s", async (name) => {
+    await writeFile(path.join(workspace, ".gitignore"), "hub/\n");
+    await commit(workspace, "ignore");
+    const subject = await commitInHub();
+    const { restoreWorkspace } = await prepare();
+    await gitIn(remote, "checkout", "-q", "-b", "theirs");
+    await rm(path.join(remote, "hub"), { recursive: true, force: true });
+    await makeTree(remote, { [name]: "x\n" });
+    await gitIn(remote, "add", "-f", name);
+    await gitIn(remote, ...AUTHOR, "commit", "-qm", "theirs");
+    await gitIn(remote, "checkout", "-q", "main");
+    await restoreWorkspace();
+    expect(await git("branch", "--list", "theirs")).toBe("");
+    expect(lastReport().heldBack.map(({ what }) => what)).toContain("refs/heads/theirs");
+    expect(await subject()).toBe("only");
+  });
+});
+
+describe("a branch of a person's", () => {
+  it.each([
+    ["that was sent, in two restores", "main", "true", "fork"],
+    ["that was sent, to this repository itself", "main", "true", "."],
+    [
+      "that was made meanwhile",
+      "topic",
+      "git checkout -qb topic; git commit -q --allow-empty -m mine",
+      "fork",
+    ],
+  ])("is not directed to another remote: %s", async (_what, branch, meanwhile, remoteName) => {
+    await git("remote", "add", "origin", "https://good.invalid/up.git");
+    const { restoreWorkspace } = await prepare();
+    await gitIn(remote, "remote", "add", "fork", "https://fork.invalid/up.git");
+    if (branch === "main") await restoreWorkspace();
+    await user(workspace, meanwhile);
+    if (branch !== "main") await gitIn(remote, "checkout", "-q", "-b", branch);
+    await commit(remote, "theirs", "--allow-empty");
+    await gitIn(remote, "config", `branch.${branch}.remote`, remoteName);
+    await restoreWorkspace();
+    expect(await git("config", "--get", `branch.${branch}.remote`).catch(() => "none")).toBe("none");
+    expect(held()).toContain(`.git branch.${branch}.remote`);
+  });
+});
+
+describe("an asset in the workspace", () => {
+  it.each(["link above", "dots"])("is not read through a link of the sandbox: %s", async (spelling) => {
+    const linked = path.join(home, "linked");
+    await symlink(path.dirname(workspace), linked);
+    await makeTree(workspace, { "skills/a/f": "f\n" });
+    const outside = path.join(home, "outside");
+    await makeTree(outside, { "a/secret": "secret\n" });
+    const name = path.basename(workspace);
+    const localDir =
+      spelling === "dots"
+        ? `${workspace}/../${name}/skills/a`
+        : path.join(linked, path.basename(workspace), "skills/a");
+    const assets = [{ key: "skills", localDir }];
+    const { restoreWorkspace } = await prepare({ assets });
+    await rm(path.join(remote, "skills"), { recursive: true });
+    await symlink(outside, path.join(remote, "skills"));
+    await restoreWorkspace();
+    await expect(prepare({ assets })).rejects.toThrow("symbolic link");
+  });
+});
+
 describe("a session that is resumed", () => {
   it.each([undefined, "off"])("has the mode of its prepare, and deletes no repository: %s", async (mode) => {
     vi.stubEnv("PAPERCLIP_HOME", path.join(home, "kept"));

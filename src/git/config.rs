@@ -259,7 +259,7 @@ pub struct Local {
     pub in_effect: Settings,
     /// The names of the remotes that files in the git directory define (`remotes/`, `branches/`).
     pub files: BTreeSet<Vec<u8>>,
-    /// The names of the branches that were sent.
+    /// The names of the branches that did not come from the sandbox.
     pub branches: BTreeSet<Vec<u8>>,
 }
 
@@ -361,10 +361,9 @@ pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned 
                     Err(
                         "it names a new remote, and plain git fetch and git push of a local branch would go there",
                     )
-                } else if remotes_here.contains(value)
-                    && remotes_here.len() > 1
-                    && value != b"origin"
-                    && local.branches.contains(branch)
+                } else if local.branches.contains(branch)
+                    && (value == b"." && !remotes_here.is_empty()
+                        || remotes_here.contains(value) && remotes_here.len() > 1 && value != b"origin")
                 {
                     Err("plain git fetch and git push of a local branch would go to another remote than now")
                 } else if value == b"." || remotes_here.contains(value) || plain_remotes.contains(value) {
@@ -846,6 +845,8 @@ mod tests {
         for (own, branch, remote, taken) in [
             (&own, "main", "origin", true),
             (&own, "main", "fork", false),
+            (&own, "main", ".", false),
+            (&own, "new", ".", true),
             (&own, "new", "fork", true),
             (&alone, "main", "fork", true),
         ] {

@@ -82,6 +82,11 @@ fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<Relative
             }
             Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
             Some(_) if unsound.contains(path) => Some(UNSOUND_INDEX),
+            // The reference may be in the file that cannot be read.
+            None if is_packed_elsewhere(path, theirs) => {
+                unchanged.push(path.clone());
+                continue;
+            }
             None => is_kept(path, base).or_else(|| is_held(path, true)),
             Some(after) => is_held(path, after.is_folder()),
         };
@@ -116,6 +121,17 @@ fn with_reftable(path: &RelativePath, base: &Snapshot, theirs: &Snapshot) -> Opt
     let reftable = RelativePath::child(Some(&git), b"reftable");
     let has = |tree: &Snapshot| tree.contains_key(reftable.as_bytes());
     (has(base) || has(theirs)).then_some(git)
+}
+
+/// Whether a reference may be gone because it is in a `packed-refs` that is no file.
+fn is_packed_elsewhere(path: &RelativePath, theirs: &Snapshot) -> bool {
+    let Some(inner) = inside(path).map(|inside| inside.inner).filter(|inner| inner.starts_with(b"refs/"))
+    else {
+        return false;
+    };
+    let git = &path.as_bytes()[..path.as_bytes().len() - inner.len()];
+    let packed = theirs.get(&[git, b"packed-refs"].concat()[..]);
+    packed.is_some_and(|entry| !matches!(entry, Entry::File { .. }))
 }
 
 /// How the path of an object begins in its repository.
@@ -694,6 +710,19 @@ mod tests {
             let are_there =
                 gone.iter().filter(|path| is_gits(path)).all(|path| theirs.contains_key(path.as_bytes()));
             assert_eq!(are_there && deleted != "nested/file", stays, "{deleted}");
+        }
+    }
+
+    #[test]
+    fn references_stay_if_a_link_is_in_the_place_of_those_that_are_packed() {
+        let base = tree(&[".git/HEAD", ".git/refs/heads/main"]);
+        for (came, stays) in
+            [(&[".git/HEAD", ".git/packed-refs@"][..], true), (&[".git/HEAD", ".git/packed-refs"], false)]
+        {
+            let mut theirs = tree(came);
+            theirs.extend(tree(&[".git/refs/heads/"]));
+            below_git(&mut theirs, &base, &BTreeSet::new());
+            assert_eq!(theirs.contains_key(&b".git/refs/heads/main"[..]), stays, "{came:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::held;
 use super::index;
 use super::obeyed::{self, Change, Part, Parts, is_head_path};
 use super::objects::between;
-use super::recognise::{in_checkout, is_git_name};
+use super::recognise::{bare_folders, in_checkout, is_git_name};
 use super::refs::{OBEYED, Oid};
 use super::repository::{Types, lines, types};
 use crate::cancel::Cancel;
@@ -597,10 +597,14 @@ impl Search<'_> {
         Ok(found.filter(|(_, kind, _)| kind == b"blob").map(|(path, _, oid)| (path, oid)).collect())
     }
 
-    /// The contents of blobs, without those that are missing or too large for what is asked of them.
+    /// How the contents of blobs begin, without those that are missing or too large for what is asked of them.
     pub fn contents(&self, blobs: &BTreeSet<Oid>) -> Result<BTreeMap<Oid, Vec<u8>>, Fault> {
         /// A `HEAD` has a few dozen bytes.
         const LARGE: usize = 64 * 1024;
+        /// The longest target that a link can have. Git reads less of a file.
+        const KEPT: usize = 4096;
+        /// How many are read at a time: very many of them pack to nothing.
+        const AT_ONCE: usize = 256;
         let size = |line: &[u8]| {
             let mut fields = line.split(|&byte| byte == b' ');
             let (oid, kind, size) = (Oid::parse(fields.next()?)?, fields.next()?, fields.next()?);
@@ -618,15 +622,19 @@ impl Search<'_> {
             .run(self.cancel)?;
         let small: Vec<(Oid, usize)> =
             sizes.split(|&byte| byte == b'\n').filter_map(size).filter(|&(_, size)| size <= LARGE).collect();
-        let asked = lines(small.iter().map(|(oid, _)| oid.as_str()));
-        let all = self.call().args(["cat-file", "--batch"]).input(asked).run(self.cancel)?;
-        let mut rest = &all[..];
-        for (oid, size) in small {
-            // A line about the blob, its content, and a line break.
-            let Some(begin) = rest.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else { break };
-            let Some(content) = rest.get(begin..begin + size) else { break };
-            contents.insert(oid, content.to_vec());
-            rest = rest.get(begin + size + 1..).unwrap_or_default();
+        for some in small.chunks(AT_ONCE) {
+            let asked = lines(some.iter().map(|(oid, _)| oid.as_str()));
+            let all = self.call().args(["cat-file", "--batch"]).input(asked).run(self.cancel)?;
+            let mut rest = &all[..];
+            for (oid, size) in some {
+                // A line about the blob, its content, and a line break.
+                let Some(begin) = rest.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else {
+                    break;
+                };
+                let Some(content) = rest.get(begin..begin + size) else { break };
+                contents.insert(oid.clone(), content[..content.len().min(KEPT)].to_vec());
+                rest = rest.get(begin + size + 1..).unwrap_or_default();
+            }
         }
         Ok(contents)
     }
@@ -650,7 +658,8 @@ pub fn has_repository(
     }
     let folder = Root::open_no_link(&workspace.path_of(&path));
     match folder.and_then(|folder| scan(&folder, &Filter::default(), cancel)) {
-        Ok(found) => Ok(found.iter().any(|found| is_git_name(found.path.name().as_encoded_bytes()))),
+        Ok(found) => Ok(found.iter().any(|found| is_git_name(found.path.name().as_encoded_bytes()))
+            || !bare_folders(found.iter().map(|found| (&found.path, found.meta.kind))).is_empty()),
         Err(Error::Aborted) => Err(Error::Aborted),
         // What cannot be looked through may have one.
         Err(_) => Ok(true),

@@ -8,6 +8,7 @@ use super::report::Skipped;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::{Cursor, FileId, Kind, Meta, Root};
+use crate::git::recognise::bare_folders;
 use crate::path::{ByPath, RelativePath};
 use crate::tree::entry::{Entry, Snapshot};
 use crate::tree::filter::Filter;
@@ -18,7 +19,8 @@ const OTHER_SPELLING: &str = "this volume takes its name for that of something t
 /// Why a path does not come where something of another kind is, which is left alone.
 const LEFT_OUT: &str = "the local entry is excluded, and is of another kind";
 /// Why a folder stays.
-const HOLDS: &str = "the local directory contains something that is excluded or preserved";
+const HOLDS: &str =
+    "the local directory contains something that is excluded or preserved, or a bare repository";
 
 /// The paths that the sandbox changed but that must stay as they are, with the reason. `local` and `seen` are
 /// the local entries at those paths.
@@ -67,7 +69,9 @@ fn holds_any(root: &Root, folder: &RelativePath, left_alone: &Filter<'_>, cancel
         below => below?,
     };
     let found = scan(&below, &Filter::default(), cancel)?;
-    Ok(found.iter().any(|found| left_alone.leaves_out(&folder.join(&found.path), found.meta.kind)))
+    // A bare repository is not uploaded.
+    Ok(found.iter().any(|found| left_alone.leaves_out(&folder.join(&found.path), found.meta.kind))
+        || !bare_folders(found.iter().map(|found| (&found.path, found.meta.kind))).is_empty())
 }
 
 /// How names are spelled on the volume.

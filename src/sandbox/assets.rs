@@ -1,5 +1,6 @@
 //! Further local directories → the sandbox.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,8 +59,12 @@ fn open_asset(asset: &Asset, workspace: &Root) -> Result<Root> {
     if asset.follow_links {
         return Root::open_following(&asset.local_dir);
     }
-    let in_workspace = asset.local_dir.strip_prefix(workspace.path()).ok();
-    let below = in_workspace.and_then(|path| RelativePath::parse(bytes_of(path)).ok().flatten());
+    let workspace_path = by_path::resolve(workspace.path())?;
+    // The workspace may be spelled in another way, through a link above it or with `..`.
+    let is_workspace = |above: &&Path| by_path::resolve(above).is_ok_and(|path| path == workspace_path);
+    let above = asset.local_dir.ancestors().skip(1).find(is_workspace);
+    let inner = above.and_then(|above| asset.local_dir.strip_prefix(above).ok());
+    let below = inner.and_then(|path| RelativePath::parse(bytes_of(path)).ok().flatten());
     let opened = match &below {
         Some(path) => workspace.below(path),
         None => Root::open_no_link(&asset.local_dir),

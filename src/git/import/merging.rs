@@ -15,7 +15,7 @@ use crate::git::command::{Fault, Waiting, short};
 use crate::git::config;
 use crate::git::export::{self, Base};
 use crate::git::objects;
-use crate::git::refs::{Oid, RefName, Unreadable};
+use crate::git::refs::{Head, Oid, RefName, Unreadable};
 use crate::git::report::{GitReport, HeldBack, KeptReference};
 use crate::git::repository::{Repository, Stashes};
 use crate::git::unfinished::{self};
@@ -362,13 +362,19 @@ impl Merge<'_> {
         if theirs.config == base.config || base.place.is_none() {
             return Ok(());
         }
+        // A branch that was made here meanwhile has another commit, and one without a commit is no reference.
+        let here = self.repository.refs()?;
+        let made_here = here.iter().filter(|(name, oid)| theirs.refs.get(*name) != Some(*oid));
+        let unborn = match &base.head {
+            Some(Head::Branch(name)) => Some(name),
+            _ => None,
+        };
+        let branches = base.refs.keys().chain(made_here.map(|(name, _)| name)).chain(unborn);
         let local = config::Local {
             own: self.repository.settings()?,
             in_effect: self.repository.settings_of_the_user()?,
             files: self.repository.remote_files()?,
-            branches: base
-                .refs
-                .keys()
+            branches: branches
                 .filter_map(|name| name.as_bytes().strip_prefix(b"refs/heads/"))
                 .map(<[u8]>::to_vec)
                 .collect(),

@@ -310,7 +310,7 @@ fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String,
 /// The largest file of references or of stashes that is read, in bytes.
 const TEXT_MAX: u64 = 64 << 20;
 
-const LACKING: &str = "objects of its history are missing in the sandbox, as in a shallow clone";
+const LACKING: &str = "objects of its history are neither here nor in the sandbox, as with a shallow clone";
 
 /// The maximum number of stashes that one restore adds.
 const STASHES_MAX: usize = 500;
