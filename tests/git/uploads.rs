@@ -316,13 +316,15 @@ fn a_pack_that_the_sandbox_lacks_or_changed_is_made_again() {
         write(&uploads.bench.here.join("staged.txt"), "staged\n");
         uploads.bench.here(&["add", "staged.txt"]);
         uploads.upload();
-        for number in 0..uploads.packs_there() {
+        for number in 0.. {
             let names = fs::read_dir(uploads.dot_git().join("objects/pack")).unwrap();
             let mut names: Vec<PathBuf> = names.map(|entry| entry.unwrap().path()).collect();
             names.retain(|path| path.extension() == Some("pack".as_ref()));
             names.sort();
-            fs::remove_file(&names[number]).unwrap();
-            assert!(uploads.upload().packings > 0, "{}", names[number].display());
+            // Packs that are made again may be combined.
+            let Some(name) = names.get(number) else { break };
+            fs::remove_file(name).unwrap();
+            assert!(uploads.upload().packings > 0, "{}", name.display());
         }
         // Another sandbox, of which nothing is known.
         uploads.former = None;
