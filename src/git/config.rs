@@ -313,6 +313,9 @@ fn redirects(name: &[u8], local: &BTreeSet<&[u8]>, settings: &[&Setting]) -> Opt
     }
 }
 
+/// The most new remotes of which any comes back: each is compared with all of the others.
+const NEW_REMOTES_MAX: usize = 500;
+
 /// Decides about settings: `base` was sent, `theirs` is in the sandbox now, `local` is what is set here now.
 #[must_use]
 pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned {
@@ -339,12 +342,15 @@ pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned 
         .chain(&local.in_effect)
         .filter(|setting| base_set.contains(setting) || !theirs_set.contains(setting))
         .collect();
+    let are_too_many = new_remotes.len() > NEW_REMOTES_MAX;
     let plain_remotes: BTreeSet<&[u8]> = new_remotes
         .iter()
         .copied()
+        .filter(|_| !are_too_many)
         .filter(|name| plain_remote(name, theirs) && !shares_references(name, &all_remotes))
         .filter(|name| redirects(name, &former, &set_here).is_none())
         .collect();
+    let mut taken = BTreeSet::new();
     for setting in theirs.iter().filter(|setting| !base_set.contains(setting)) {
         let (key, value) = setting;
         let value = value.as_deref().unwrap_or_default();
@@ -385,7 +391,9 @@ pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned 
             }
             Some((b"remote", Some(name), b"url" | b"fetch")) if plain_remotes.contains(name) => Ok(()),
             Some((b"remote", Some(name), b"url")) if new_remotes.contains(name) => {
-                if shares_references(name, &all_remotes) {
+                if are_too_many {
+                    Err("more than 500 remotes are new")
+                } else if shares_references(name, &all_remotes) {
                     Err("its remote-tracking branches would be among those of another remote")
                 } else if let Some(reason) = redirects(name, &former, &set_here) {
                     Err(reason)
@@ -396,7 +404,7 @@ pub fn come_back(base: &Settings, theirs: &Settings, local: &Local) -> Returned 
             _ => Err("configuration of the sandbox is not taken over"),
         };
         match verdict {
-            Ok(()) if returned.take.contains(setting) => {}
+            Ok(()) if !taken.insert(setting) => {}
             Ok(()) => returned.take.push(setting.clone()),
             Err(reason) => returned.held_back.push((shown(), reason)),
         }
@@ -835,6 +843,17 @@ mod tests {
                     assert_eq!(come_back(&settings(ORIGIN), &theirs, &local).take, rest, "{what}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn of_very_many_new_remotes_none_comes() {
+        for (count, comes) in [(NEW_REMOTES_MAX, true), (NEW_REMOTES_MAX + 1, false)] {
+            let name = |number| (format!("remote.r{number:04}.url"), "https://h/a");
+            let list: Vec<(String, &str)> = (0..count).map(name).collect();
+            let theirs = settings(&list.iter().map(|(key, value)| (&**key, *value)).collect::<Vec<_>>());
+            let returned = come_back(&Settings::new(), &theirs, &Local::default());
+            assert_eq!((returned.take.len() == count, returned.held_back.is_empty()), (comes, comes));
         }
     }
 

@@ -563,7 +563,7 @@ impl Search<'_> {
             return Ok(BTreeSet::new());
         }
         let list = ["rev-list", "--parents", "--topo-order", "--reverse", "--stdin"];
-        let list = self.call().args(list).input(between(new, here)).run(self.cancel)?;
+        let list = self.call().bounded().args(list).input(between(new, here)).run(self.cancel)?;
         let mut held: BTreeSet<Oid> = commits.iter().map(|&oid| oid.clone()).collect();
         // Parents come before their children.
         for line in list.split(|&byte| byte == b'\n') {
