@@ -59,10 +59,17 @@ const UNSOUND_INDEX: &str =
 /// Treats what git runs or obeys below a `.git`, and what leads it elsewhere, as unchanged, and returns it.
 pub fn in_git(incoming: &mut Incoming, base: &Snapshot, workspace: &Root) -> Result<Vec<Noted>> {
     let unsound = unsound_indexes(incoming, workspace)?;
-    Ok(below_git(&mut incoming.snapshot, base, &unsound))
+    let skipped = incoming.skipped.iter().map(|skipped| skipped.path.clone()).collect();
+    Ok(below_git(&mut incoming.snapshot, base, &unsound, &skipped))
 }
 
-fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<RelativePath>) -> Vec<Noted> {
+/// `skipped` is what no archive can hold, such as a FIFO.
+fn below_git(
+    theirs: &mut Snapshot,
+    base: &Snapshot,
+    unsound: &BTreeSet<RelativePath>,
+    skipped: &BTreeSet<RelativePath>,
+) -> Vec<Noted> {
     let (mut held, mut unchanged) = (Vec::new(), Vec::new());
     for (path, _, after) in changed(base, theirs) {
         let is_below = |above: &Noted| path.is_or_below(above.path.as_bytes());
@@ -83,7 +90,7 @@ fn below_git(theirs: &mut Snapshot, base: &Snapshot, unsound: &BTreeSet<Relative
             Some(Entry::Symlink { .. }) if is_gits(path) => Some(LINK),
             Some(_) if unsound.contains(path) => Some(UNSOUND_INDEX),
             // The reference may be in the file that cannot be read.
-            None if is_packed_elsewhere(path, theirs) => {
+            None if is_packed_elsewhere(path, theirs, skipped) => {
                 unchanged.push(path.clone());
                 continue;
             }
@@ -124,14 +131,15 @@ fn with_reftable(path: &RelativePath, base: &Snapshot, theirs: &Snapshot) -> Opt
 }
 
 /// Whether a reference may be gone because it is in a `packed-refs` that is no file.
-fn is_packed_elsewhere(path: &RelativePath, theirs: &Snapshot) -> bool {
+fn is_packed_elsewhere(path: &RelativePath, theirs: &Snapshot, skipped: &BTreeSet<RelativePath>) -> bool {
     let Some(inner) = inside(path).map(|inside| inside.inner).filter(|inner| inner.starts_with(b"refs/"))
     else {
         return false;
     };
     let git = &path.as_bytes()[..path.as_bytes().len() - inner.len()];
-    let packed = theirs.get(&[git, b"packed-refs"].concat()[..]);
-    packed.is_some_and(|entry| !matches!(entry, Entry::File { .. }))
+    let packed = &[git, b"packed-refs"].concat()[..];
+    let is_other = theirs.get(packed).is_some_and(|entry| !matches!(entry, Entry::File { .. }));
+    is_other || skipped.iter().any(|skipped| skipped.as_bytes() == packed)
 }
 
 /// How the path of an object begins in its repository.
@@ -655,7 +663,7 @@ mod tests {
         for (names, expected) in cases {
             let came: Vec<&str> = sent.into_iter().chain(names.iter().map(String::as_str)).collect();
             let mut theirs = tree(&came);
-            let mut held = below_git(&mut theirs, &base, &BTreeSet::new());
+            let mut held = below_git(&mut theirs, &base, &BTreeSet::new(), &BTreeSet::new());
             held.extend(bare(&mut theirs, &base, &root, Search::Everywhere).unwrap());
             let paths: Vec<_> = held.iter().map(|noted| noted.path.to_string()).collect();
             let is_told = expected.is_none_or(|expected| paths.iter().any(|path| path == expected));
@@ -704,7 +712,7 @@ mod tests {
             for path in &gone {
                 theirs.remove(path);
             }
-            let noted = below_git(&mut theirs, &base, &BTreeSet::new());
+            let noted = below_git(&mut theirs, &base, &BTreeSet::new(), &BTreeSet::new());
             let paths: Vec<_> = noted.iter().map(|noted| noted.path.to_string()).collect();
             assert!(paths.iter().map(String::as_str).eq(held), "{deleted}: {noted:?}");
             let are_there =
@@ -714,15 +722,19 @@ mod tests {
     }
 
     #[test]
-    fn references_stay_if_a_link_is_in_the_place_of_those_that_are_packed() {
+    fn references_stay_if_no_file_is_in_the_place_of_those_that_are_packed() {
         let base = tree(&[".git/HEAD", ".git/refs/heads/main"]);
-        for (came, stays) in
-            [(&[".git/HEAD", ".git/packed-refs@"][..], true), (&[".git/HEAD", ".git/packed-refs"], false)]
-        {
+        let packed = RelativePath::parse(b".git/packed-refs").unwrap().unwrap();
+        for (came, skipped, stays) in [
+            (&[".git/HEAD", ".git/packed-refs@"][..], None, true),
+            (&[".git/HEAD"], Some(packed), true),
+            (&[".git/HEAD", ".git/packed-refs"], None, false),
+        ] {
             let mut theirs = tree(came);
             theirs.extend(tree(&[".git/refs/heads/"]));
-            below_git(&mut theirs, &base, &BTreeSet::new());
-            assert_eq!(theirs.contains_key(&b".git/refs/heads/main"[..]), stays, "{came:?}");
+            let skipped: BTreeSet<RelativePath> = skipped.into_iter().collect();
+            below_git(&mut theirs, &base, &BTreeSet::new(), &skipped);
+            assert_eq!(theirs.contains_key(&b".git/refs/heads/main"[..]), stays, "{came:?} {skipped:?}");
         }
     }
 

@@ -19,8 +19,7 @@ const OTHER_SPELLING: &str = "this volume takes its name for that of something t
 /// Why a path does not come where something of another kind is, which is left alone.
 const LEFT_OUT: &str = "the local entry is excluded, and is of another kind";
 /// Why a folder stays.
-const HOLDS: &str =
-    "the local directory contains something that is excluded or preserved, or a bare repository";
+const HOLDS: &str = "the local directory contains something that is excluded or preserved, a bare repository, or a socket, FIFO or device";
 
 /// The paths that the sandbox changed but that must stay as they are, with the reason. `local` and `seen` are
 /// the local entries at those paths.
@@ -62,15 +61,16 @@ pub fn must_stay(
     Ok(found)
 }
 
-/// Whether something in a folder is excluded or preserved.
+/// Whether something in a folder is not uploaded, or preserved.
 fn holds_any(root: &Root, folder: &RelativePath, left_alone: &Filter<'_>, cancel: &Cancel) -> Result<bool> {
     let below = match root.below(folder) {
         Err(error) if error.is_gone() => return Ok(false),
         below => below?,
     };
     let found = scan(&below, &Filter::default(), cancel)?;
-    // A bare repository is not uploaded.
-    Ok(found.iter().any(|found| left_alone.leaves_out(&folder.join(&found.path), found.meta.kind))
+    let is_left_alone =
+        |path: &RelativePath, kind| kind == Kind::Other || left_alone.leaves_out(&folder.join(path), kind);
+    Ok(found.iter().any(|found| is_left_alone(&found.path, found.meta.kind))
         || !bare_folders(found.iter().map(|found| (&found.path, found.meta.kind))).is_empty())
 }
 
