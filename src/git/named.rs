@@ -54,6 +54,8 @@ pub const BY_A_RENAME: &str = "git runs or obeys a file of that name in another 
 pub const AT_CHECKOUT: &str = "git runs or reads a file of that name here, and a new commit or the index has another version, which a checkout writes";
 
 const UNREAD: &str = "git cannot read the configuration here, so not every file that it names is listed";
+const UNFOLLOWED: &str = "new commits have more files or links than a restore looks at, so not every file is listed that a link in them \
+                          would make git run or read";
 const APPLIES_NOW: &str = "a conditional include of the local configuration applies now";
 const ADDRESS: &str = "the local git configuration replaces the beginning of an address by it";
 
@@ -126,8 +128,8 @@ pub struct Named {
     elsewhere: Vec<(PathBuf, PathBuf)>,
     /// What is at the paths that were looked at, if anything is.
     looked: HashMap<PathBuf, Looked>,
-    /// Repositories whose configuration git cannot read.
-    unread: BTreeSet<RelativePath>,
+    /// Repositories of which not everything is known, with the reason.
+    unread: BTreeSet<(RelativePath, &'static str)>,
     /// What is included on a condition.
     conditions: Vec<Condition>,
 }
@@ -348,7 +350,12 @@ impl Named {
     /// Repositories of which not everything is known.
     #[must_use]
     pub fn unread(&self) -> Vec<Noted> {
-        self.unread.iter().map(|path| Noted { path: path.clone(), reason: UNREAD }).collect()
+        self.unread.iter().map(|(path, reason)| Noted { path: path.clone(), reason }).collect()
+    }
+
+    /// Adds a repository in which not every link was followed that new commits have at named paths.
+    pub(super) fn add_unfollowed(&mut self, dot_git: &RelativePath) {
+        self.unread.insert((dot_git.clone(), UNFOLLOWED));
     }
 
     /// Whether no file of the workspace is named.
@@ -679,7 +686,7 @@ impl Finding<'_> {
             }
             Err(Fault::Refused(_)) => {
                 let path = self.named.path_of(self.around);
-                self.named.unread.insert(path);
+                self.named.unread.insert((path, UNREAD));
                 let own = [common_dir.join("config"), git_dir.join("config.worktree")];
                 self.each_file(git, own.into_iter().chain(self.user.configurations()).collect(), cancel)
             }
