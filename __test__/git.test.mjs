@@ -2006,3 +2006,125 @@ describe("what a later checkout would run or replace is reported", () => {
     expect(told.map(({ what }) => what)).toContain("refs/heads/side");
   });
 });
+
+/** The commands of this machine, without git. */
+async function pathWithoutGit() {
+  const folder = path.join(home, "without-git");
+  await mkdir(folder);
+  for (const name of ["sh", "tar", "zstd", "gzip"]) {
+    const { stdout } = await execute("sh", ["-c", `command -v ${name}`]);
+    await symlink(stdout.trim(), path.join(folder, name));
+  }
+  return folder;
+}
+
+it.each(["auto", "full"])(
+  "a commit that came while there was no git here is on its branch after the next restore (transfer %s)",
+  async (transfer) => {
+    const { restoreWorkspace } = await prepare({ transfer });
+    await writeFile(path.join(remote, "a.txt"), "the agent's\n");
+    const theirs = await commit(remote, "by the agent");
+    vi.stubEnv("PATH", await pathWithoutGit());
+    await restoreWorkspace();
+    vi.unstubAllEnvs();
+    expect(lastReport().heldBack[0].reason).toContain("there is no git on this machine");
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(theirs);
+    await expectSound();
+  },
+);
+
+it("a local branch of very many parts goes up, stays, and is taken back changed; a new one is held back", async () => {
+  const deep = `deep${"/x".repeat(40)}`;
+  await git("branch", deep);
+  const { restoreWorkspace } = await prepare();
+  expect(await gitIn(remote, "rev-parse", deep)).toBe(await git("rev-parse", "main"));
+  await gitIn(remote, "pack-refs", "--all");
+  await restoreWorkspace();
+  expect(await git("rev-parse", deep)).toBe(await git("rev-parse", "main"));
+  await writeFile(path.join(remote, "a.txt"), "the agent's\n");
+  const theirs = await commit(remote, "by the agent");
+  await gitIn(remote, "branch", "-f", deep);
+  await gitIn(remote, "branch", `new${"/x".repeat(40)}`);
+  await restoreWorkspace();
+  expect(await git("rev-parse", "main", deep)).toBe(`${theirs}\n${theirs}`);
+  expect(held()).toStrictEqual([`.git refs/heads/new${"/x".repeat(40)}`]);
+  expect(await git("for-each-ref", "refs/heads/new")).toBe("");
+});
+
+it("a packed-refs that is too large to be read deletes no branch here", async () => {
+  await git("branch", "side");
+  const before = await git("for-each-ref");
+  const { restoreWorkspace } = await prepare();
+  await user(remote, "git pack-refs --all; truncate -s 65M .git/packed-refs");
+  await restoreWorkspace();
+  expect(await git("for-each-ref")).toBe(before);
+  expect(held()).toStrictEqual([".git packed-refs"]);
+});
+
+it("a nested repository stays that a checkout of the sandbox's commit in another worktree would delete", async () => {
+  await user(
+    workspace,
+    `printf 'hub/\\nwt/\\n' >.gitignore; git commit -qam ignore; git worktree add -q wt --detach
+     git init -q wt/hub/nested; git -C wt/hub/nested commit -q --allow-empty -m "on no other machine"`,
+  );
+  const { restoreWorkspace } = await prepare({ workspaceExclude: ["hub"] });
+  await user(
+    remote,
+    "git checkout -qb file; echo 1 >hub; git add -f hub; git commit -qm file; git checkout -q main",
+  );
+  await restoreWorkspace();
+  expect(held()).toContain(".git refs/heads/file");
+  expect(await git("for-each-ref", "refs/heads/file")).toBe("");
+});
+
+it.each([
+  ["the workspace", ".", "secret.env"],
+  ["a linked worktree in it", "wt", "secret.env"],
+  ["a repository in it", ".", "hub/nested/a.txt"],
+])("what a checkout would replace is told: in %s", async (_, folder, file) => {
+  const told = path.normalize(path.join(folder, file));
+  await user(
+    workspace,
+    `printf 'secret.env\\nhub/\\nwt/\\n' >.gitignore; git commit -qam ignore; git worktree add -q wt --detach
+     git clone -q . hub/nested; echo precious >>${told}`,
+  );
+  const { restoreWorkspace } = await prepare();
+  await user(
+    remote,
+    `blob=$(echo 1 | git hash-object -w --stdin); git update-index --add --cacheinfo 100644,$blob,${file}
+     git branch new $(git commit-tree $(git write-tree) -p HEAD -m new); git reset -q`,
+  );
+  await restoreWorkspace();
+  expect(lastReport().sensitive.map((sensitive) => sensitive.path)).toContain(told);
+});
+
+it("many commits of worktrees that no reference has are kept in several restores", async () => {
+  const { restoreWorkspace } = await prepare();
+  await user(
+    remote,
+    `tree=$(git write-tree); for i in $(seq 502); do mkdir -p .git/worktrees/w$i
+     echo $i | git commit-tree $tree >.git/worktrees/w$i/HEAD; done`,
+  );
+  const kept = async () =>
+    (await git("for-each-ref", "--format=%(objectname)", "refs/paperclip")).split("\n");
+  await restoreWorkspace();
+  expect(await kept()).toHaveLength(500);
+  await restoreWorkspace();
+  expect(new Set(await kept()).size).toBe(502);
+  await expectSound();
+});
+
+it.each(["a pipe", "a socket"])(
+  "a local directory with %s stays where the sandbox has a file in its place",
+  async (kind) => {
+    const at = path.join(workspace, "src", "special");
+    await (kind === "a pipe" ? execute("mkfifo", [at]) : socketAt(at));
+    const before = await lstat(at);
+    const { restoreWorkspace } = await prepare();
+    await user(remote, "rm -r src; echo a file >src");
+    await restoreWorkspace();
+    expect((await lstat(at)).ino).toBe(before.ino);
+    expect(lastReport().skipped.map((skipped) => skipped.path)).toContain("src");
+  },
+);

@@ -144,6 +144,28 @@ impl Checked {
         paths.collect()
     }
 
+    /// The paths of the workspace that a checkout of new commits writes, by the `.git` of each checkout in the workspace in which they can
+    /// be checked out: worktrees of one repository have the same commits.
+    #[must_use]
+    pub fn at_checkouts(&self) -> BTreeMap<RelativePath, BTreeSet<RelativePath>> {
+        let mut found: BTreeMap<RelativePath, BTreeSet<RelativePath>> = BTreeMap::new();
+        for incoming in self.repositories.iter().filter(|incoming| !incoming.changed.is_empty()) {
+            let is_same = |base: &Base| match (&base.place, &incoming.place) {
+                (Some(one), Some(other)) => one.common_dir == other.common_dir,
+                _ => false,
+            };
+            let worktrees = self.bases.iter().filter(|(_, base)| is_same(base)).map(|(dot_git, _)| dot_git);
+            let all: BTreeSet<&RelativePath> = worktrees.chain([&incoming.dot_git]).collect();
+            for dot_git in all {
+                let checkout = dot_git.parent();
+                let in_workspace = |path: &Vec<u8>| in_checkout(checkout.as_ref(), path).ok().flatten();
+                let paths = incoming.changed.iter().filter_map(in_workspace);
+                found.entry(dot_git.clone()).or_default().extend(paths);
+            }
+        }
+        found
+    }
+
     /// Adds the parts of a repository that what came gives some folders of the workspace, by any worktree of the repository that the
     /// folder is in.
     pub fn add_parts(&self, folders: &BTreeSet<Vec<u8>>, parts: &mut BTreeMap<Vec<u8>, Parts>) {
@@ -208,9 +230,8 @@ impl Checked {
         let cancel = &Cancel::default();
         let (mut report, mut bases) = (self.report, self.bases);
         let mut refused = self.refused;
-        // What git refused may pass the next time: memory was short, or the local repository could not be read. Without a
-        // git, it cannot.
-        report.is_incomplete |= git.is_some() && !refused.is_empty();
+        // What was refused may pass the next time: there was no git here, memory was short, or the local repository could not be read.
+        report.is_incomplete |= !refused.is_empty();
         let mut merged: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for mut incoming in self.repositories {
             let outcome = match git {

@@ -54,8 +54,10 @@ impl fmt::Debug for Oid {
 /// The most bytes between two slashes of a name: git stores it as a file, and locks it by one whose name ends in `.lock`.
 const PART_MAX: usize = 255 - ".lock".len();
 
-/// The most parts of a name. Each is a directory for git, and a few bytes of an archive can name very many.
-const PARTS_MAX: usize = 32;
+/// The most parts of a name that is new in the sandbox.
+///
+/// Each is a directory for git, and a few bytes of an archive can name very many.
+const NEW_PARTS_MAX: usize = 32;
 
 /// The full name of a reference (`refs/heads/main`), in the form that `git check-ref-format` accepts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,13 +90,18 @@ impl RefName {
         };
         let holds = |what: &[u8]| name.windows(what.len()).any(|window| window == what);
         let bad = name.len() > 1000
-            || name.split(|&byte| byte == b'/').count() > PARTS_MAX
             || !name.starts_with(b"refs/")
             || name.iter().any(is_bad)
             || holds(b"..")
             || holds(b"@{")
             || name.split(|&byte| byte == b'/').any(part_is_bad);
         (!bad).then(|| Self(name.to_vec()))
+    }
+
+    /// Whether the sandbox may bring a new reference of this name: it has at most 31 slashes.
+    #[must_use]
+    pub fn may_be_new(&self) -> bool {
+        self.0.split(|&byte| byte == b'/').count() <= NEW_PARTS_MAX
     }
 
     /// The bytes.

@@ -13,6 +13,8 @@ use super::refs::{Oid, RefKind, RefName, Refs, Unreadable, folders_of};
 pub(super) const NAMES_OTHER_FORMAT: &str =
     "it names an object of another format (SHA-1 or SHA-256) than the repository has";
 
+const TOO_DEEP: &str = "its name has more than 31 slashes, and each part would be a directory here";
+
 const NO_TEXT: &str = "git cannot read it";
 const NO_OBJECT: &str = "a reference must name an object, and not another reference";
 const MISSING: &str = "it is missing or empty, which does not say that the references in it were deleted";
@@ -74,6 +76,13 @@ pub(super) fn read(files: &Files<'_>, base: &Refs, has_format: impl Fn(&Oid) -> 
             unreadable.insert(name.as_bytes());
         }
     }
+    refs.retain(|name, _| {
+        let may_come = base.contains_key(name) || name.may_be_new();
+        if !may_come {
+            held.push((name.to_string(), TOO_DEEP));
+        }
+        may_come
+    });
     let (mut refs, others): (Refs, Refs) = refs.into_iter().partition(|(_, oid)| has_format(oid));
     if refs.is_empty() && !others.is_empty() {
         return None;
@@ -210,6 +219,19 @@ mod tests {
         // A repository that was made anew never had them.
         for there in ["loose:heads/a=2", "loose:heads/a=2 packed:"] {
             check(base, there, false, "heads/a=2", "");
+        }
+    }
+
+    #[test]
+    fn a_new_name_of_very_many_parts_does_not_come_and_a_local_one_stays() {
+        let deep = |start: &str, slashes: usize| format!("heads/{start}{}", "/x".repeat(slashes - 2));
+        let (most, sent, new) = (deep("a", 31), deep("b", 32), deep("c", 32));
+        let base = format!("{sent}=1");
+        for kind in ["packed", "loose"] {
+            let there = format!(
+                "packed: refs/ refs/heads/ refs/tags/ {kind}:{most}=2 {kind}:{sent}=2 {kind}:{new}=2"
+            );
+            check(&base, &there, true, &format!("{most}=2 {sent}=2"), &format!("refs/{new}"));
         }
     }
 

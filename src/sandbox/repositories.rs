@@ -4,7 +4,7 @@
 //! is uploaded in the place of `.git`. What the sandbox has below it is downloaded to a folder outside the
 //! workspace, where git checks it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use crate::archive::pack::{Graft, Layout};
@@ -417,30 +417,35 @@ pub fn tell_linked(
     Ok(())
 }
 
-/// Reports which local files a checkout of new commits may replace, since git does not track them. `shared` is what both sides have
-/// after the restore.
+/// Reports which local files a checkout of new commits may replace, since git does not track them. `at_checkouts` are the paths that each
+/// checkout of the workspace may get, and `shared` is what both sides have after the restore.
 pub fn tell_untracked(
     report: &mut Report,
-    changed: &BTreeSet<RelativePath>,
+    at_checkouts: &BTreeMap<RelativePath, BTreeSet<RelativePath>>,
     shared: &Shared,
     workspace: &Root,
 ) -> Result<()> {
     let known: BTreeSet<&RelativePath> =
         report.sensitive.iter().map(|noted| &noted.path).chain(&report.written).collect();
-    let (mut cursor, mut untracked) = (workspace.cursor(), BTreeSet::new());
-    for path in changed.iter().filter(|path| !known.contains(path)) {
-        if is_replaced_at_checkout(&mut cursor, path)? {
-            untracked.insert(path.as_bytes().to_vec());
+    let (mut cursor, mut told) = (workspace.cursor(), BTreeSet::new());
+    for (dot_git, changed) in at_checkouts {
+        let mut untracked = BTreeSet::new();
+        for path in changed.iter().filter(|path| !known.contains(path)) {
+            if is_replaced_at_checkout(&mut cursor, path)? {
+                untracked.insert(path.clone());
+            }
         }
+        let checkout = dot_git.parent();
+        let index = shared.bases.get(dot_git).map(|base| &base.index[..]).filter(|_| !untracked.is_empty());
+        for (path, ..) in index::entries_at(index.unwrap_or_default(), |_| true) {
+            // An index has no path that a file of the workspace cannot have.
+            if let Ok(Some(path)) = in_checkout(checkout.as_ref(), path) {
+                untracked.remove(&path);
+            }
+        }
+        told.append(&mut untracked);
     }
-    if untracked.is_empty() {
-        return Ok(());
-    }
-    for path in tracked(shared, |_| true) {
-        untracked.remove(&path);
-    }
-    let told = changed.iter().filter(|path| untracked.contains(path.as_bytes())).cloned();
-    report.sensitive.extend(told.map(|path| Noted { path, reason: REPLACED_AT_CHECKOUT }));
+    report.sensitive.extend(told.into_iter().map(|path| Noted { path, reason: REPLACED_AT_CHECKOUT }));
     report.sensitive.sort_unstable();
     Ok(())
 }
@@ -593,6 +598,12 @@ impl Arrived {
     #[must_use]
     pub fn changed(&self) -> BTreeSet<RelativePath> {
         self.checked.as_ref().map(Checked::changed).unwrap_or_default()
+    }
+
+    /// The paths of the workspace that a checkout of new commits writes, by the `.git` of each checkout.
+    #[must_use]
+    pub fn at_checkouts(&self) -> BTreeMap<RelativePath, BTreeSet<RelativePath>> {
+        self.checked.as_ref().map(Checked::at_checkouts).unwrap_or_default()
     }
 
     /// Whether any local repository may change, so the workspace's lock is needed.

@@ -558,6 +558,7 @@ impl Begun {
             MergeOptions { base: snapshot, left_alone: &left_alone, search, written, retention, cancel };
         // Which files git runs is found out before the merge: it may change a configuration that is included.
         let changed = repositories.changed();
+        let at_checkouts = repositories.at_checkouts();
         let named = if merge.needs_lock() || !changed.is_empty() || repositories.has_news() {
             named(merge.root(), shared, merge.outline(snapshot), cancel)
         } else {
@@ -583,7 +584,7 @@ impl Begun {
             {
                 tell_named(&mut report, &mut named, &changed, merge.root())?;
             }
-            tell_untracked(&mut report, &changed, shared, merge.root())?;
+            tell_untracked(&mut report, &at_checkouts, shared, merge.root())?;
             tell_created(&mut report, &git);
             tell_and_compare(&mut git, &report.written, &excluded, merge.root(), shared)?;
             tell_held(&mut git, merge.bare());

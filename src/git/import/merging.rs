@@ -17,12 +17,15 @@ use crate::git::export::{self, Base};
 use crate::git::objects;
 use crate::git::refs::{Head, Oid, RefName, Unreadable};
 use crate::git::report::{GitReport, HeldBack, KeptReference};
-use crate::git::repository::{Repository, Stashes};
+use crate::git::repository::{Repository, Stashes, lines};
 use crate::git::unfinished::{self};
 use crate::git::{index, keep};
 
 /// The maximum number of settings that one restore adds.
 const SETTINGS_MAX: usize = 1000;
+
+/// The maximum number of commits without a reference that one restore keeps.
+const COMMITS_MAX: usize = 500;
 
 /// The reason for refusing a repository whose objects were deleted here while a restore ran.
 const COLLECTED: &str = "objects were deleted locally meanwhile, as by git gc";
@@ -337,19 +340,38 @@ impl Merge<'_> {
     /// Keeps the commits of linked worktrees, and those of an operation in progress, that no reference reaches. (Most are on a
     /// branch, which comes back by itself.)
     fn keep_commits(&mut self) -> Result<(), Fault> {
+        let all: BTreeSet<&Oid> = self.incoming.commits.values().collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut call = self.repository.call();
+        let list = call.args(["rev-list", "--stdin", "--not", "--all"]);
+        let unreached = list.input(lines(all.iter().map(|oid| oid.as_str()))).run(self.repository.cancel)?;
+        let unreached: BTreeSet<Oid> =
+            unreached.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect();
+        let mut kept = BTreeSet::new();
         for (name, commit) in &self.incoming.commits {
-            let list = ["rev-list", "--max-count=1", commit.as_str(), "--not", "--all"];
-            if self.repository.run(list)?.is_empty() {
+            // One name for a commit is enough.
+            if !unreached.contains(commit) || kept.contains(commit) {
                 continue;
             }
+            if kept.len() == COMMITS_MAX {
+                self.hold(
+                    name.clone(),
+                    "more commits that no reference has are new than a restore keeps at once",
+                );
+                self.report.is_incomplete = true;
+                break;
+            }
+            kept.insert(commit);
             let named = name.strip_suffix("/HEAD").unwrap_or(name);
-            let kept = format!("refs/paperclip/{}/{named}", self.time);
+            let kept_at = format!("refs/paperclip/{}/{named}", self.time);
             // Git takes most names, and this one any.
-            let kept = match RefName::parse(kept.as_bytes()) {
-                Some(_) => kept,
+            let kept_at = match RefName::parse(kept_at.as_bytes()).filter(RefName::may_be_new) {
+                Some(_) => kept_at,
                 None => format!("refs/paperclip/{}/worktrees/{commit}", self.time),
             };
-            self.keep(name, commit, kept)?;
+            self.keep(name, commit, kept_at)?;
             if let Some(reason) = self.incoming.obeyed.get(commit) {
                 self.hold(name.clone(), reason);
             }

@@ -13,7 +13,7 @@ use crate::git::config::{self, Settings};
 use crate::git::export::{Base, Bases, locate, read_settings};
 use crate::git::obeyed::{self, Parts};
 use crate::git::objects::{self, Theirs};
-use crate::git::quarantine::{REFTABLE, Received};
+use crate::git::quarantine::{PACKED_REFS, REFTABLE, Received};
 use crate::git::recognise::{MARKERS, bare_folders};
 use crate::git::refs::{Head, Oid, RefKind, RefName, Refs};
 use crate::git::report::{GitReport, HeldBack};
@@ -217,7 +217,7 @@ pub(super) fn read_repository(
     }
     let mut theirs = Base {
         refs,
-        head: reading.head(&head, &format),
+        head: reading.head(&head, &base, &format),
         index: reading.index(&base, &theirs_repository)?,
         index_digest: received.index_digest,
         config,
@@ -306,10 +306,10 @@ fn detached(heads: &BTreeMap<String, Vec<u8>>, format: &str) -> BTreeMap<String,
     commits.filter(|(_, oid)| has_format(oid, format)).collect()
 }
 
-/// The reason for holding back what names a commit with missing objects.
 /// The largest file of references or of stashes that is read, in bytes.
 const TEXT_MAX: u64 = 64 << 20;
 
+/// The reason for holding back what names a commit with missing objects.
 const LACKING: &str = "objects of its history are neither here nor in the sandbox, as with a shallow clone";
 
 /// The maximum number of stashes that one restore adds.
@@ -336,7 +336,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The content of a file that came. One that is too large to be read counts as missing, and is held back.
+    /// The content of a file that came. One that is too large to be read is held back.
     fn text(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
         let file = self.received.folder.join(name);
         if stat(&file)?.is_some_and(|meta| meta.size > TEXT_MAX) {
@@ -383,11 +383,15 @@ impl Reading<'_> {
 
     fn refs(&mut self, base: &Base, settings: &Settings, format: &str) -> Result<Refs, Fault> {
         let packed = self.text("packed-refs")?;
+        let mut unreadable = self.received.unreadable.clone();
+        if packed.is_none() && by_path::exists(&self.received.folder.join("packed-refs")) {
+            unreadable.insert(PACKED_REFS);
+        }
         let files = Files {
             packed: packed.as_deref(),
             loose: &self.received.references,
             folders: &self.received.folders,
-            unreadable: &self.received.unreadable,
+            unreadable: &unreadable,
             is_sent: base.is_marked && config::are_marked(settings),
         };
         let read = their_refs::read(&files, &base.refs, |oid| has_format(oid, format));
@@ -398,11 +402,12 @@ impl Reading<'_> {
         Ok(refs)
     }
 
-    fn head(&mut self, text: &[u8], format: &str) -> Option<Head> {
+    fn head(&mut self, text: &[u8], base: &Base, format: &str) -> Option<Head> {
         let head = match text.strip_prefix(b"ref: ") {
             Some(name) => RefName::parse(name.trim_ascii())
                 .filter(|name| name.kind() == RefKind::Branch)
-                .map(Head::Branch),
+                .map(Head::Branch)
+                .filter(|head| may_be_checked_out(head, base)),
             None => {
                 Oid::parse(text.trim_ascii_end()).filter(|oid| has_format(oid, format)).map(Head::Detached)
             }
@@ -592,7 +597,16 @@ impl Reading<'_> {
             },
             name: checkout.as_ref().map(|checkout| checkout.name().as_encoded_bytes()),
             repository: &mut |path| {
-                has_repository(&mut looking, around.workspace, checkout.as_ref(), path, self.cancel)
+                if has_repository(&mut looking, around.workspace, checkout.as_ref(), path, self.cancel)? {
+                    return Ok(true);
+                }
+                // A checkout of the sandbox's commit in another worktree would delete a repository there.
+                for other in &others {
+                    if has_repository(&mut other.cursor(), other, None, path, self.cancel)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             },
             parts: &mut |folder| held::local_parts(&mut other, checkout.as_ref(), folder),
             tracked: &mut || match &incoming.place {
@@ -629,6 +643,16 @@ fn check_objects(
     let blobs = staged_blobs(&incoming.theirs, &incoming.base);
     let commit = their_commit(&incoming.theirs);
     theirs_repository.check(received, &incoming.tips(), &blobs, known, commit.as_ref())
+}
+
+/// Whether the sandbox may have this checked out: a branch that was sent, or one that it may make.
+fn may_be_checked_out(head: &Head, base: &Base) -> bool {
+    match head {
+        Head::Branch(name) => {
+            base.head.as_ref() == Some(head) || base.refs.contains_key(name) || name.may_be_new()
+        }
+        Head::Detached(_) => true,
+    }
 }
 
 fn format_of(settings: &Settings) -> &'static str {
