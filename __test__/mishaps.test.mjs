@@ -1,12 +1,13 @@
 // What agents, providers and connections do by accident: no restore may take it for the agent's work, or fail because of it.
 
+import { randomBytes } from "node:crypto";
 import { chmod, cp, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { createLocalClient } from "../clients/local.js";
 import { prepareSandboxManagedRuntime, resumeSandboxManagedRuntime } from "../index.js";
 import { describeTree, makeTree, temporaryFolder } from "./support/folders.mjs";
-import { LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
+import { commandFolder, LocalSandbox, remoteWorkspace } from "./support/sandbox.mjs";
 import { specFor } from "./support/spec.mjs";
 
 const RUNTIME = ".paperclip-runtime";
@@ -233,3 +234,17 @@ it.each(["noclobber", "nounset", "errexit", "noclobber:nounset:noglob"])(
     expect(prepares.at(-1).archives[0].transfer).toBe("changes");
   },
 );
+
+it("where its tar is toybox's, and other commands write in pieces, an upload in parts arrives whole", async () => {
+  const applets = await commandFolder({ appletsOf: "toybox", sh: "dash" });
+  const inPieces = path.join(await temporaryFolder(), "in-pieces");
+  await mkdir(inPieces);
+  for (const name of ["tail", "cat"]) {
+    const script = `#!/bin/sh\nPATH=${process.env.PATH}\n'${applets}/${name}' "$@" | { head -c 100; sleep 0.1; cat; }\n`;
+    await writeFile(path.join(inPieces, name), script, { mode: 0o755 });
+  }
+  client = new LocalSandbox({ path: `${inPieces}:${applets}` });
+  await writeFile(path.join(workspace, "large"), randomBytes(150_000));
+  await prepare({ compression: "none", partBytes: 64 * 1024 });
+  expect(await there()).toStrictEqual(await here());
+});

@@ -288,12 +288,13 @@ impl Upload<'_> {
         let taken = format!("$o/{TAKEN}{}", part_suffix(number));
         let (check_size, make_own) = (check_size(size), self.places.make_own());
         let (start, last) = (last.size + 1, last_part(number, last));
+        // Toybox' tar takes what its first read gives for a whole header, and from a pipe that may be a part of one.
         in_shell(&format!(
             r#"a={archive}
 unset TAR_OPTIONS
 {make_own} && mv -f "$a" "{taken}" && a={taken} || exit
 ({check_size}) || {{ rm -f "$a"; exit 1; }}
-tail -c +{start} "$a" | (cd "$o" && tar -xf -) && exec sh "$o/control.sh" upload {last}"#
+tail -c +{start} "$a" >"$o/c" && (cd "$o" && tar -xf c && rm c) && exec sh "$o/control.sh" upload {last}"#
         ))
     }
 }
