@@ -2128,3 +2128,33 @@ it.each(["a pipe", "a socket"])(
     expect(lastReport().skipped.map((skipped) => skipped.path)).toContain("src");
   },
 );
+
+it("work on commits that are no longer here is held back in each restore, until git fetch --unshallow brings them", async () => {
+  const origin = path.join(home, "origin");
+  await user(
+    home,
+    `git clone -q workspace origin; cd origin; for i in 1 2 3; do git commit -q --allow-empty -m $i; done`,
+  );
+  workspace = path.join(home, "shallow");
+  await user(home, `git clone -q --depth 3 file://${origin} shallow`);
+  const { restoreWorkspace } = await prepare();
+  await user(
+    remote,
+    `git branch other; git reset -q --hard HEAD~2; echo new >n.txt; git add n.txt; git commit -qm agent
+     git checkout -q other; git commit -q --allow-empty -m other; git checkout -q main`,
+  );
+  const theirs = await gitIn(remote, "rev-parse", "main");
+  await user(
+    workspace,
+    "git fetch -q --depth 1; git reflog expire --all --expire=now; git gc -q --prune=now",
+  );
+  for (const _ of ["once", "twice"]) {
+    await restoreWorkspace();
+    expect(held()).toContain(".git");
+  }
+  await user(workspace, "git fetch -q --unshallow");
+  await restoreWorkspace();
+  expect(held()).toStrictEqual([]);
+  const kept = await git("for-each-ref", "--format=%(objectname)", "refs/paperclip", "refs/heads/main");
+  expect(kept.split("\n")).toContain(theirs);
+});

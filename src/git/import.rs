@@ -253,6 +253,8 @@ impl Checked {
                 Ok(base) => {
                     bases.insert(incoming.dot_git.clone(), base);
                     if let Some(refs) = incoming.with_lacking.take() {
+                        // A `git fetch --unshallow` here may bring them.
+                        report.is_incomplete = true;
                         let reason = "objects of some of its references are missing in the sandbox";
                         refused.push(incoming.into_refused(refs, reason.to_owned()));
                     }
