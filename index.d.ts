@@ -244,7 +244,10 @@ export interface PrepareReportArchive {
 
 /** What one prepare did. */
 export interface PrepareReport {
-  /** The workspace first, then the assets in the order in which they were given. */
+  /**
+   * The workspace first, then the assets in the order in which they were given. If another branch or commit was checked out here
+   * meanwhile, what had changed since was sent too, and its archives follow.
+   */
   archives: PrepareReportArchive[];
   /** Lease refreshes that failed so far, or had not come back after {@link SandboxLease.intervalMs}. */
   failedRefreshes: number;

@@ -2158,3 +2158,205 @@ it("work on commits that are no longer here is held back in each restore, until 
   const kept = await git("for-each-ref", "--format=%(objectname)", "refs/paperclip", "refs/heads/main");
   expect(kept.split("\n")).toContain(theirs);
 });
+
+/** A `git` that runs this script first, in which `$real` is the real one; the client's `PATH` stays as it is. */
+async function withGit(script) {
+  const folder = path.join(home, "git-in-between");
+  await mkdir(folder, { recursive: true });
+  const { stdout } = await execute("sh", ["-c", "command -v git"]);
+  await writeFile(
+    path.join(folder, "git"),
+    `#!/bin/sh\nreal=${stdout.trim()}\n${script}\nexec $real "$@"\n`,
+    {
+      mode: 0o755,
+    },
+  );
+  vi.stubEnv("PATH", `${folder}:${process.env.PATH}`);
+}
+
+describe("what a person has staged on top of own commits stays, where the agent only stages another file", () => {
+  it.each([
+    ["the removal of a file that is new", "git rm -q --cached secret", "D\tsecret"],
+    ["a former version", "git checkout -q HEAD~1 -- q", "M\tq"],
+    ["a directory in the place of a file", "git rm -q q; mkdir q; echo 1 >q/in; git add q", "A\tq/in\nD\tq"],
+  ])("%s", async (_, stage, expected) => {
+    await user(workspace, "echo first >q; git add q; git commit -qm q");
+    const { restoreWorkspace } = await prepare();
+    await user(workspace, `echo second >q; echo 1 >secret; git add -A; git commit -qm mistake; ${stage}`);
+    await user(remote, "echo new >other; git add other");
+    await restoreWorkspace();
+    const staged = await git("diff", "--cached", "--name-status", "--no-renames");
+    expect(staged.split("\n").sort()).toStrictEqual([...expected.split("\n"), "A\tother"].sort());
+  });
+});
+
+describe("a local object that is missing", () => {
+  const broken = (name) => `echo ${"1".repeat(40)} >.git/refs/${name}`;
+
+  it("of a branch makes no step fail for which git looks at all references", async () => {
+    await user(workspace, broken("heads/broken"));
+    const { restoreWorkspace } = await prepare();
+    await user(
+      remote,
+      `git worktree add -q --detach ../wt; cd ../wt; git commit -q --allow-empty -m detached
+       cd '${remote}'; echo new >a.txt; git commit -qam agent; git branch side`,
+    );
+    await restoreWorkspace();
+    const former = await git("rev-parse", "main~1");
+    await user(workspace, `git branch -qD side; git reset -q --hard ${former}`);
+    await restoreWorkspace();
+    expect(await git("rev-parse", "main")).toBe(former);
+    expect(await git("for-each-ref", "refs/heads/side")).toBe("");
+  });
+
+  it("of a branch lets HEAD leave a detached commit, which is kept", async () => {
+    await user(workspace, "git checkout -q --detach; git commit -q --allow-empty -m detached");
+    const detached = await git("rev-parse", "HEAD");
+    const { restoreWorkspace } = await prepare();
+    await user(workspace, broken("heads/broken"));
+    await user(remote, "git checkout -q main; echo new >a.txt; git commit -qam agent");
+    await restoreWorkspace();
+    expect(await git("symbolic-ref", "HEAD")).toBe("refs/heads/main");
+    expect(await git("for-each-ref", "--points-at", detached, "refs/paperclip")).not.toBe("");
+    expect(await git("status", "--porcelain")).toBe("");
+  });
+
+  it("of the stash keeps neither the repository nor the rest of a restore back", async () => {
+    await user(workspace, "echo mine >a.txt; git stash -q");
+    const lose = async () => {
+      const stash = await git("rev-parse", "refs/stash");
+      await rm(path.join(workspace, ".git/objects", stash.slice(0, 2), stash.slice(2)), { force: true });
+    };
+    const { restoreWorkspace } = await prepare();
+    await lose();
+    await user(
+      remote,
+      "echo new >n.txt; git add n.txt; git commit -qm agent; echo theirs >a.txt; git stash -q",
+    );
+    const theirs = await gitIn(remote, "rev-parse", "main", "refs/stash");
+    await restoreWorkspace();
+    const here = await git("for-each-ref", "--format=%(objectname)", "refs/heads/main", "refs/paperclip");
+    expect(here.split("\n").sort()).toStrictEqual(theirs.split("\n").sort());
+    expect(held()).toStrictEqual([".git refs/stash"]);
+    await prepare();
+    expect(await gitIn(remote, "rev-parse", "main")).toBe(theirs.split("\n")[0]);
+  });
+});
+
+it("rules of a sparse checkout that was switched off hide no later edit", async () => {
+  await user(
+    workspace,
+    "mkdir in out; echo 1 >in/x; echo 1 >out/y; git add -A; git commit -qm s; git sparse-checkout set in; git sparse-checkout disable",
+  );
+  const { restoreWorkspace } = await prepare();
+  await user(remote, "echo n >out/n; git add out/n; git commit -qm agent; rm out/n");
+  await restoreWorkspace();
+  await writeFile(path.join(workspace, "out/n"), "the person's\n");
+  expect(await git("status", "--porcelain")).toBe(" M out/n");
+});
+
+it("in a sparse checkout, what git refuses between two steps of the index leaves nothing that looks deleted", async () => {
+  await user(
+    workspace,
+    "mkdir in out; echo 1 >in/x; echo 1 >out/y; git add -A; git commit -qm s; git sparse-checkout set in",
+  );
+  const { restoreWorkspace } = await prepare();
+  await user(
+    remote,
+    `git checkout -q -b t; echo 2 >in/x; git sparse-checkout disable; echo 2 >out/y; git commit -qam agent
+     git checkout -q main; git sparse-checkout set in; git merge -q t`,
+  );
+  await withGit(`case "$*" in *--skip-worktree*) exit 1 ;; esac`);
+  await restoreWorkspace();
+  vi.unstubAllEnvs();
+  expect(held()).toContain(".git index");
+  await restoreWorkspace();
+  expect(await git("status", "--porcelain")).toBe("");
+  expect(await git("ls-files", "-t", "out")).toBe("S out/y");
+  expect(await git("rev-parse", "HEAD:out/y")).toBe(await git("rev-parse", ":out/y"));
+});
+
+it("a stash comes with the next restore, if another git had the stash locked", async () => {
+  const { restoreWorkspace } = await prepare();
+  await user(remote, "echo theirs >a.txt; git stash push -q -m work");
+  const lock = path.join(workspace, ".git/refs/stash.lock");
+  await writeFile(lock, "");
+  await restoreWorkspace();
+  expect(held()).toStrictEqual([".git refs/stash"]);
+  await restoreWorkspace();
+  await rm(lock);
+  await restoreWorkspace();
+  expect(await git("stash", "list", "--format=%gs")).toBe("On main: work");
+  // It was kept under another name only once.
+  expect(await git("for-each-ref", "--format=%(refname)", "refs/paperclip")).not.toContain("\n");
+});
+
+describe("a git that is killed has given no answer, so the next restore tries again", () => {
+  it.each([
+    ["rev-parse -q --verify HEAD^{commit}", ""],
+    ["symbolic-ref -q HEAD", ""],
+    ["log -c --raw", ""],
+    ["--list -z --file", "git config remote.up.url https://example.org/x"],
+    [
+      "rev-parse -q --verify refs/heads/feat",
+      "git checkout -q -b feat$(git rev-parse --short HEAD); git commit -q --allow-empty -m f",
+    ],
+  ])("git %s", async (call, more) => {
+    for (let number = 1; number < 10; number++) {
+      const { restoreWorkspace } = await prepare();
+      await user(
+        remote,
+        `echo ${number} >a.txt; git commit -qam agent; echo ${number} >staged; git add staged; ${more}`,
+      );
+      const count = path.join(home, "count");
+      await writeFile(count, "0");
+      await withGit(
+        `case "$*" in *'${call}'*) n=$(($(cat ${count}) + 1)); echo $n >${count}; [ $n != ${number} ] || kill -9 $$ ;; esac`,
+      );
+      // It may fail before anything is changed.
+      await restoreWorkspace().catch((error) => expect(error.code).toBe("EAGAIN"));
+      vi.unstubAllEnvs();
+      const isLast = Number(await readFile(count, "utf8")) < number;
+      await restoreWorkspace();
+      for (const state of [
+        ["rev-parse", "main", "HEAD"],
+        ["symbolic-ref", "HEAD"],
+        ["diff", "--cached", "--name-status"],
+      ])
+        expect(await git(...state), `${call}, call ${number}`).toBe(await gitIn(remote, ...state));
+      if (more.includes("config")) expect(await git("config", "remote.up.url")).toContain("example.org");
+      await expectSound();
+      if (isLast) return;
+    }
+  });
+});
+
+it.each(["auto", "full"])(
+  "a person who switches to another branch during a prepare gives no file of it to the former one (transfer %s)",
+  async (transfer) => {
+    await makeTree(
+      workspace,
+      Object.fromEntries(Array.from({ length: 20 }, (_, at) => [`f${at}`, randomBytes(50_000)])),
+    );
+    await user(
+      workspace,
+      "echo main >z; git add -A; git commit -qm files; git checkout -q -b other; echo other >z; git commit -qam other; git checkout -q main",
+    );
+    const write = client.writeFile.bind(client);
+    let written = 0;
+    client.writeFile = async (...args) => {
+      if (++written === 1) await git("checkout", "-q", "other");
+      return write(...args);
+    };
+    const prepares = [];
+    await prepare({
+      transfer,
+      partBytes: 64 * 1024,
+      compression: "none",
+      onPrepareReport: (report) => void prepares.push(report),
+    });
+    expect(await gitIn(remote, "symbolic-ref", "HEAD")).toBe("refs/heads/other");
+    expect(await gitIn(remote, "status", "--porcelain")).toBe("");
+    expect(prepares[0].archives.map(({ label }) => label)).toStrictEqual(["workspace", "workspace"]);
+  },
+);

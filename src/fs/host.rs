@@ -16,6 +16,12 @@ use rustix::time::{ClockId, clock_gettime};
 #[cfg(target_os = "linux")]
 use crate::time::unix_millis;
 
+/// The system's error for what may succeed the next time (`EAGAIN`).
+#[must_use]
+pub fn try_again() -> io::Error {
+    io::Error::from_raw_os_error(Errno::AGAIN.raw_os_error())
+}
+
 /// Whether this process has root's rights.
 #[must_use]
 pub fn is_root() -> bool {

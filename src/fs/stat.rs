@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self, FileType, Mode};
 use serde::{Deserialize, Serialize};
@@ -116,6 +117,16 @@ impl Meta {
         }
     }
 
+    /// Whether the inode may have been changed at that time or later. A file system may know times in whole seconds alone.
+    #[must_use]
+    pub fn is_changed_since(&self, time: SystemTime) -> bool {
+        let (seconds, fraction) = self.ctime;
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let known = if fraction == 0 { Duration::from_secs(since.as_secs()) } else { since };
+        let changed = u64::try_from(seconds).ok().zip(u32::try_from(fraction).ok());
+        changed.is_some_and(|(seconds, fraction)| Duration::new(seconds, fraction) >= known)
+    }
+
     /// The current metadata of an open file.
     pub fn of_file(file: &File) -> io::Result<Self> {
         Ok(Self::of(&fs::fstat(file)?))
@@ -178,6 +189,25 @@ pub(super) fn permissions(mode: u32) -> Mode {
 mod tests {
     use super::*;
     use crate::fs::by_path;
+
+    #[test]
+    fn a_change_counts_from_its_very_time_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        by_path::write(&path, b"text").unwrap();
+        let meta = by_path::lstat(&path).unwrap().unwrap();
+        let at = |seconds, fraction| UNIX_EPOCH + Duration::new(seconds, fraction);
+        for (ctime, since, expected) in [
+            ((10, 5), at(10, 5), true),
+            ((10, 5), at(10, 6), false),
+            ((10, 5), at(9, 999), true),
+            ((10, 0), at(10, 6), true),
+            ((10, 0), at(11, 0), false),
+            ((-1, 5), at(0, 0), false),
+        ] {
+            assert_eq!(Meta { ctime, ..meta }.is_changed_since(since), expected, "{ctime:?} {since:?}");
+        }
+    }
 
     #[test]
     fn a_renamed_version_is_the_same_and_a_changed_one_is_not() {

@@ -151,7 +151,7 @@ pub(super) fn enclosing(git: &Git, folder: &Path, cancel: &Cancel) -> Result<Opt
         Ok(told) if told.status == Some(0) => told.stdout,
         // No working tree contains it.
         Ok(_) => return Ok(None),
-        Err(error) => return Err(error),
+        Err(fault) => return fault.without_answer().map_or(Ok(None), Err),
     };
     let lines: Vec<&[u8]> = told.trim_ascii_end().split(|&byte| byte == b'\n').collect();
     let [checkout, git_dir, common_dir] = lines[..] else { return Ok(None) };

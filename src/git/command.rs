@@ -24,8 +24,22 @@ use crate::fs::{File, by_path, host};
 pub enum Fault {
     /// Git, or a rule of ours, refuses the repository. The rest of the exchange goes on, and the report says why.
     Refused(String),
+    /// Git ended without an answer, as when memory is short. It says nothing about the repository, and may answer the next time.
+    Killed(String),
     /// The machine failed, or the caller wants to stop.
     Error(Error),
+}
+
+impl Fault {
+    /// The error, where the rest of an exchange cannot go on without git's answer. `None` if git gave one.
+    #[must_use]
+    pub fn without_answer(self) -> Option<Error> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Killed(_) => Some(Error::io("run", "git", host::try_again())),
+            Self::Error(error) => Some(error),
+        }
+    }
 }
 
 impl From<Error> for Fault {
@@ -183,6 +197,24 @@ const MEMORY_MAX: u64 = 512 << 20;
 /// The most output of a [bounded](Call::bounded) call.
 const OUTPUT_MAX: u64 = 256 << 20;
 
+/// What git says where it gets no memory.
+const OUT_OF_MEMORY: [&[u8]; 3] = [b"Cannot allocate memory", b"ut of memory", b"malloc failed"];
+
+/// What git says where the machine lacks something else.
+const OF_THE_MACHINE: [&[u8]; 6] = [
+    b"Too many open files",
+    b"Resource temporarily unavailable",
+    b"unable to create thread",
+    b"No space left on device",
+    b"Disk quota exceeded",
+    b"Input/output error",
+];
+
+/// Whether git's messages contain one of these.
+fn says(stderr: &[u8], messages: &[&[u8]]) -> bool {
+    messages.iter().any(|message| stderr.windows(message.len()).any(|said| said == *message))
+}
+
 enum Input {
     None,
     Bytes(Vec<u8>),
@@ -310,15 +342,16 @@ impl Call<'_> {
     }
 
     /// Runs it and returns its output, whatever its exit status.
-    pub fn output(&mut self, cancel: &Cancel) -> Result<Output> {
-        self.spawn_and_wait(Onto::Memory, cancel)
+    pub fn output(&mut self, cancel: &Cancel) -> Result<Output, Fault> {
+        let output = self.spawn_and_wait(Onto::Memory, cancel)?;
+        self.answered(output)
     }
 
     /// Runs it with its standard output in a file.
     pub fn into_file(&mut self, path: &Path, cancel: &Cancel) -> Result<(), Fault> {
         let file = by_path::create(path)?;
         let output = self.spawn_and_wait(Onto::File(file), cancel)?;
-        self.succeeded(output).map(|_| ())
+        self.answered(output).and_then(|output| self.succeeded(output)).map(|_| ())
     }
 
     /// Runs it and hands over its standard output in pieces, until `take` returns false, which ends it.
@@ -333,7 +366,11 @@ impl Call<'_> {
             is_wanted
         };
         let output = self.spawn_and_wait(Onto::Taker(&mut handed), cancel)?;
-        if is_wanted { self.succeeded(output).map(|_| ()) } else { Ok(()) }
+        if is_wanted {
+            self.answered(output).and_then(|output| self.succeeded(output)).map(|_| ())
+        } else {
+            Ok(())
+        }
     }
 
     /// Runs it and returns its standard output. If its exit status is not 0, that is a refusal with git's
@@ -358,6 +395,24 @@ impl Call<'_> {
         let stdin = child.stdin.take();
         let room = stdin.as_ref().map_or(0, host::widen_pipe);
         Ok(Waiting { program: self.git.program.clone(), child, stdin, room, messages, told: Vec::new() })
+    }
+
+    /// Tells apart what git says of the repository and that the machine did not let it say anything.
+    fn answered(&self, output: Output) -> Result<Output, Fault> {
+        // A bounded call may end by its bounds.
+        let is_full = output.stdout.len() as u64 >= OUTPUT_MAX;
+        let is_over = self.is_bounded && (is_full || says(&output.stderr, &OUT_OF_MEMORY));
+        if is_over || output.status == Some(0) {
+            return Ok(output);
+        }
+        let name = &self.name;
+        if output.status.is_none() {
+            return Err(Fault::Killed(format!("git {name} was ended by a signal, as when memory is short")));
+        }
+        if says(&output.stderr, &OUT_OF_MEMORY) || says(&output.stderr, &OF_THE_MACHINE) {
+            return Err(Fault::Killed(format!("git {name} failed: {}", output.complaint())));
+        }
+        Ok(output)
     }
 
     fn succeeded(&self, output: Output) -> Result<Vec<u8>, Fault> {
@@ -451,6 +506,13 @@ impl Waiting {
     #[must_use]
     pub fn can_do(&self, input: &[u8]) -> bool {
         input.len() <= self.room && input.starts_with(&self.told)
+    }
+
+    /// Ends it without a change.
+    ///
+    /// Without the signal it might write what it has read, since it brings an index into the form that its settings ask for.
+    pub fn give_up(self) {
+        terminate(&self.child);
     }
 
     /// Tells it the rest of these bytes, and waits for its end.
@@ -665,10 +727,42 @@ mod tests {
     }
 
     #[test]
+    fn a_git_that_the_machine_ended_has_given_no_answer() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("git");
+        for (script, is_answer) in [
+            ("exit 0", true),
+            ("exit 1", true),
+            ("echo 'fatal: bad object x' >&2; exit 128", true),
+            ("kill -9 $$", false),
+            ("echo 'fatal: unable to create thread: Resource temporarily unavailable' >&2; exit 128", false),
+            ("echo 'fatal: Out of memory, malloc failed (tried to allocate 9 bytes)' >&2; exit 128", false),
+            ("echo \"error: unable to open '.git/config': Too many open files\" >&2; exit 1", false),
+        ] {
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            // The file may be open for writing in a child that another test starts.
+            let output = loop {
+                match Git::at(program.clone()).outside().arg("x").output(&Cancel::default()) {
+                    Err(Fault::Error(error)) if error.to_string().contains("ETXTBSY") => {}
+                    output => break output,
+                }
+            };
+            match output {
+                Ok(_) => assert!(is_answer, "{script}"),
+                Err(Fault::Killed(_)) => assert!(!is_answer, "{script}"),
+                Err(fault) => panic!("{script}: {fault:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_cancelled_call_does_not_start_git() {
         let git = Git::find(Path::new("/nonexistent")).expect("git is installed");
         let cancel = Cancel::default();
         cancel.cancel();
-        assert!(matches!(git.outside().arg("version").output(&cancel), Err(Error::Aborted)));
+        let output = git.outside().arg("version").output(&cancel);
+        assert!(matches!(output, Err(Fault::Error(Error::Aborted))));
     }
 }

@@ -66,7 +66,7 @@ pub fn follow(
                     named.add_unfollowed(dot_git);
                 }
             }
-            Err(Fault::Refused(_)) => {
+            Err(Fault::Refused(_) | Fault::Killed(_)) => {
                 has_any = true;
                 named.add_unfollowed(dot_git);
             }

@@ -16,7 +16,7 @@ use super::keep;
 use super::packs::{self, Earlier, SentPacks, Wanted};
 use super::recognise::{DOT_GIT, bare_folders_of_files};
 use super::refs::{Head, Oid, RefName, Refs};
-use super::repository::{Place, Repository, lines};
+use super::repository::{Place, Repository, Stashes, lines};
 use super::unfinished;
 use super::ways::{GITDIR, leads_through_link, named_in};
 use crate::cancel::Cancel;
@@ -173,9 +173,12 @@ pub fn export(
     for below in ["objects/pack", "objects/info", "refs/heads", "refs/tags", "info"] {
         make_folders(&folder.join(below))?;
     }
-    let State { unfinished, refs, symbolic, head, stashes, copied } =
+    let State { unfinished, refs, symbolic, head, stashes, is_stash_broken, copied } =
         State::settled(&repository, tree, dot_git, folder)?;
     let mut unreadable = repository.unreadable(&refs, &symbolic)?;
+    if is_stash_broken {
+        unreadable.insert(b"refs/stash");
+    }
     let mut refs: Refs =
         refs.into_iter().filter(|(name, _)| goes_up(name) && !unreadable.hides(name)).collect();
     for name in without_object(&repository, &refs, head.as_ref())? {
@@ -247,15 +250,7 @@ pub fn export(
     write_refs(folder, &refs, head.as_ref(), &stashes, repository.zero())?;
     write(&folder.join("config"), &configuration(&place, &settings))?;
     let mut files = write_default_branches(folder, &symbolic, &refs)?;
-    for name in ["info/exclude", "info/sparse-checkout"] {
-        // Some files are per repository and others per worktree; git knows where.
-        let found = repository.run(["rev-parse", "--git-path", name])?;
-        let found = place.checkout.join(path_of(found.strip_suffix(b"\n").unwrap_or(&found)));
-        if let Some(text) = read(&found)? {
-            write(&folder.join(name), &text)?;
-            files.insert(name.to_owned(), Sha256::digest(&text).into());
-        }
-    }
+    files.extend(write_info(&repository, folder)?);
     Ok(Exported {
         folder: folder.to_path_buf(),
         unsent_packs: sent_packs.missing_in(folder),
@@ -277,6 +272,21 @@ pub fn export(
     })
 }
 
+/// Writes the files of `info/` that are uploaded. Returns their digests.
+fn write_info(repository: &Repository<'_>, folder: &Path) -> Result<Vec<(String, [u8; 32])>, Fault> {
+    let mut files = Vec::new();
+    for name in ["info/exclude", "info/sparse-checkout"] {
+        // Some files are per repository and others per worktree; git knows where.
+        let found = repository.run(["rev-parse", "--git-path", name])?;
+        let found = repository.place.checkout.join(path_of(found.strip_suffix(b"\n").unwrap_or(&found)));
+        if let Some(text) = read(&found)? {
+            write(&folder.join(name), &text)?;
+            files.push((name.to_owned(), Sha256::digest(&text).into()));
+        }
+    }
+    Ok(files)
+}
+
 /// The reason for refusing a partial clone without trees, from which git can make no pack.
 const LACKS_TREES: &str = "it is a partial clone that lacks trees, as `git clone --filter=tree:0` makes it; \
     `git fetch --refetch --filter=blob:none` brings them";
@@ -292,6 +302,7 @@ struct State {
     symbolic: Vec<(RefName, RefName)>,
     head: Option<Head>,
     stashes: Vec<(Oid, Vec<u8>)>,
+    is_stash_broken: bool,
     copied: Option<CopiedIndex>,
 }
 
@@ -326,11 +337,11 @@ impl State {
         let unfinished = if was_begun { complete(repository, tree.root)? } else { None };
         let (head, commit) = (repository.head()?, repository.commit()?);
         let (refs, symbolic) = repository.all_refs()?;
-        let stashes = repository.stashes()?.entries;
+        let Stashes { entries: stashes, is_broken: is_stash_broken, .. } = repository.stashes()?;
         let copied = copy_index(repository, tree, dot_git, folder)?;
         let is_between = unfinished.is_none() && unfinished::is_noted(place);
         let is_settled = !is_between && repository.head()? == head && repository.commit()? == commit;
-        Ok((Self { unfinished, refs, symbolic, head, stashes, copied }, is_settled))
+        Ok((Self { unfinished, refs, symbolic, head, stashes, is_stash_broken, copied }, is_settled))
     }
 }
 

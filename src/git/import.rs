@@ -109,7 +109,7 @@ pub fn check(
         match outcome {
             Ok(incoming) => checked.repositories.push(incoming),
             Err(Fault::Error(error)) => return Err(error),
-            Err(Fault::Refused(reason)) => {
+            Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
                 let Received { folder, references, .. } = received;
                 checked.refused.push(Refused { dot_git, folder, references, reason, pack: None });
             }
@@ -262,7 +262,7 @@ impl Checked {
                 Err(Fault::Error(error)) if !error.forbids_writing() => return Err(error),
                 Err(fault) => {
                     let reason = match fault {
-                        Fault::Refused(reason) => reason,
+                        Fault::Refused(reason) | Fault::Killed(reason) => reason,
                         // The other repositories are merged all the same.
                         Fault::Error(error) => format!("this process may not do that in it ({error})"),
                     };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::recognise::is_gits;
-use super::refs::Oid;
+use super::refs::{Oid, folders_of};
 use crate::fs::{Kind, Meta};
 use crate::path::RelativePath;
 
@@ -320,6 +320,19 @@ pub fn at_paths((before, after): (&[u8], &[u8]), stays: impl Fn(&[u8]) -> bool) 
     (only(before), only(after))
 }
 
+/// The part of a change at the paths that another change concerns, and at those above and below them.
+#[must_use]
+pub fn touching((before, after): &Change, (from, to): (&[u8], &[u8])) -> Change {
+    let (gone, new) = (beyond(from, to), beyond(to, from));
+    let concerned: BTreeSet<&[u8]> = paths(&gone).into_iter().chain(paths(&new)).collect();
+    let above: HashSet<&[u8]> = concerned.iter().flat_map(|path| folders_of(path)).collect();
+    at_paths((before, after), |path| {
+        concerned.contains(path)
+            || above.contains(path)
+            || folders_of(path).any(|folder| concerned.contains(folder))
+    })
+}
+
 /// The change of an index that is merged while `HEAD` moves: `head` has what differs between the two commits.
 ///
 /// Where ours has what the former commit has, nothing is staged there, although it may differ from the base: it was
@@ -491,6 +504,30 @@ pub fn index_info(changes: &[(RelativePath, Vec<Staged>)], zero: &str) -> Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_touches_the_paths_of_another_one_and_those_above_and_below() {
+        let list = |entries: &str| -> Vec<u8> {
+            let line = |entry: &str| {
+                let (path, digit) = entry.split_once('=').unwrap();
+                format!("100644 {} 0\t{path}\0", digit.repeat(40)).into_bytes()
+            };
+            entries.split_whitespace().flat_map(line).collect()
+        };
+        for (change, of, expected) in [
+            (("a=1 b=1", "a=2 b=2"), ("b=1 c=1", "b=3 c=1"), ("b=1", "b=2")),
+            (("a=1", ""), ("a=1", "a=3"), ("a=1", "")),
+            (("", "a=2"), ("b=1", "b=3"), ("", "")),
+            (("a=1", "a/b=2"), ("a=1", ""), ("a=1", "a/b=2")),
+            (("a/b=1", "a=2"), ("", "a/b/c=3"), ("a/b=1", "a=2")),
+            (("ab=1", "ab=2"), ("a=1", "a=3"), ("", "")),
+            (("a=1", "a=2"), ("a=1", "a=1"), ("", "")),
+        ] {
+            let (from, to) = (list(of.0), list(of.1));
+            let found = touching(&(list(change.0), list(change.1)), (&from, &to));
+            assert_eq!(found, (list(expected.0), list(expected.1)), "{change:?} {of:?}");
+        }
+    }
 
     fn listing(entries: &[(&str, char)]) -> Listing {
         let line =

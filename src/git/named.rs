@@ -379,6 +379,10 @@ impl Named {
                 Ok(list) => list,
                 // Nothing of it is in effect.
                 Err(Fault::Refused(_)) => continue,
+                Err(Fault::Killed(_)) => {
+                    found.push(Noted { path: self.path_of(around), reason: UNREAD });
+                    continue;
+                }
                 Err(Fault::Error(error)) => return Err(error),
             };
             let now = origins(&parse(&list));
@@ -690,7 +694,7 @@ impl Finding<'_> {
                 let own = [common_dir.join("config"), git_dir.join("config.worktree")];
                 self.each_file(git, own.into_iter().chain(self.user.configurations()).collect(), cancel)
             }
-            Err(Fault::Error(error)) => Err(error),
+            Err(fault) => fault.without_answer().map_or_else(|| Ok(Vec::new()), Err),
         }
     }
 
@@ -711,8 +715,7 @@ impl Finding<'_> {
                     found.push(list);
                 }
                 // What git cannot read does not take effect.
-                Err(Fault::Refused(_)) => {}
-                Err(Fault::Error(error)) => return Err(error),
+                Err(fault) => fault.without_answer().map_or(Ok(()), Err)?,
             }
         }
         Ok(found)

@@ -18,7 +18,7 @@ use super::keep;
 use super::packs;
 use super::quarantine::Received;
 use super::refs::Oid;
-use super::repository::{LIST_INDEX, Place, Types, lines, quoted, types};
+use super::repository::{LIST_INDEX, Place, Types, between, lines, quoted, types};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::FileId;
@@ -158,11 +158,6 @@ impl<'a> Theirs<'a> {
             let is_parsed_whole = output.stderr.windows(TOO_LARGE.len()).any(|said| said == TOO_LARGE);
             if is_parsed_whole {
                 output = index(true)?;
-            }
-            if output.status.is_none() {
-                return Err(Fault::Refused(
-                    "git index-pack was ended by a signal, as when memory is short".to_owned(),
-                ));
             }
             if output.status != Some(0) {
                 let said = output.complaint();
@@ -384,17 +379,10 @@ fn strict(local: Option<&Place>) -> Option<&'static str> {
     local.is_none_or(|place| place.promisor.is_none()).then_some("--strict")
 }
 
-/// What `git rev-list --stdin` reads for all that is reachable from some objects and not from others.
-pub(super) fn between(tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Vec<u8> {
-    let mut text = lines(tips.iter().map(Oid::as_str));
-    text.extend(known.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()));
-    text
-}
-
 /// Puts an explanation before the reason of a refusal.
 pub fn because(what: &str, fault: Fault) -> Fault {
     match fault {
         Fault::Refused(reason) => Fault::Refused(format!("{what} ({reason})")),
-        error @ Fault::Error(_) => error,
+        fault @ (Fault::Killed(_) | Fault::Error(_)) => fault,
     }
 }

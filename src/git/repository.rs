@@ -109,6 +109,9 @@ const LOCK_SEEN: Option<u32> = if cfg!(target_os = "linux") { None } else { Some
 /// The call that changes the index by what it reads.
 const CHANGE_INDEX: [&str; 3] = ["update-index", "-z", "--index-info"];
 
+/// The copy of an index that is being made.
+pub(super) const INDEX_COPY: &str = "paperclip-unfinished-index";
+
 /// The maximum number of paths on git's command line. For more, git lists all entries.
 const STATES_BY_PATH: usize = 100;
 
@@ -171,6 +174,18 @@ impl Repository<'_> {
         known.all.retain(|oid| there.contains_key(oid));
         known.in_use.retain(|oid| there.contains_key(oid));
         Ok(known)
+    }
+
+    /// The commits that can be reached from these and from no reference.
+    pub fn unreached(&self, commits: &BTreeSet<&Oid>) -> Result<BTreeSet<Oid>, Fault> {
+        let known = self.known()?.all;
+        self.beyond(commits, &known)
+    }
+
+    /// The commits that can be reached from these and not from those.
+    pub fn beyond(&self, commits: &BTreeSet<&Oid>, known: &BTreeSet<Oid>) -> Result<BTreeSet<Oid>, Fault> {
+        let from = commits.iter().map(|&oid| oid.clone()).collect();
+        reached(&mut self.call(), &from, known, self.cancel)
     }
 
     /// What git writes for "no object".
@@ -354,37 +369,98 @@ impl Repository<'_> {
         if changes.is_empty() {
             return Ok(staging);
         }
-        let sparse: BTreeSet<Vec<u8>> = self
-            .run(["ls-files", "-t", "-z", "--full-name"])?
-            .split(|&byte| byte == 0)
-            .filter_map(|line| line.strip_prefix(b"S ").map(<[u8]>::to_vec))
-            .collect();
-        let zero = self.zero();
-        let input = index::index_info(&changes, &zero);
-        // Half of a list would be taken for the whole list if this process was killed.
-        let output = self.write_index(locked.filter(|locked| locked.can_do(&input)), input)?;
-        if output.status == Some(0) {
-            staging.changed = changes.iter().map(|(path, _)| path.clone()).collect();
-            staging.ignored = ignored_paths(&output.stderr);
+        let input = index::index_info(&changes, &self.zero());
+        let staged = changes.iter().filter(|(_, stages)| !stages.is_empty());
+        let left_out = self.left_out(staged.map(|(path, _)| path.as_bytes()).collect())?;
+        let written = if left_out.is_empty() {
+            // Half of a list would be taken for the whole list if this process was killed.
+            self.write_index(locked.filter(|locked| locked.can_do(&input)), input)
         } else {
-            staging.refused = Some(format!("git update-index failed: {}", output.complaint()));
-        }
-        // Paths that the local sparse checkout excludes stay excluded.
-        let (known, new): (Vec<_>, Vec<_>) = changes
-            .iter()
-            .filter(|(_, stages)| !stages.is_empty())
-            .map(|(path, _)| path.as_bytes())
-            .partition(|path| sparse.contains(*path));
-        let outside = self.outside_of_sparse(new)?;
-        let left_out: Vec<u8> =
-            known.into_iter().chain(outside).flat_map(|path| [path, b"\0"].concat()).collect();
-        if !staging.changed.is_empty() && !left_out.is_empty() {
-            let mut call = self.index_step()?;
-            call.args(["update-index", "-z", "--skip-worktree", "--stdin"])
-                .input(left_out)
-                .run(self.cancel)?;
+            self.write_sparse_index(locked, input, left_out)
+        };
+        match written {
+            Ok(output) if output.status == Some(0) => {
+                staging.changed = changes.iter().map(|(path, _)| path.clone()).collect();
+                staging.ignored = ignored_paths(&output.stderr);
+            }
+            Ok(output) => {
+                staging.refused = Some(format!("git update-index failed: {}", output.complaint()));
+            }
+            Err(Fault::Refused(reason) | Fault::Killed(reason)) => staging.refused = Some(reason),
+            Err(error) => return Err(error),
         }
         Ok(staging)
+    }
+
+    /// Those of some paths of the index that stay without a file, since the local sparse checkout excludes them.
+    fn left_out<'p>(&self, paths: Vec<&'p [u8]>) -> Result<Vec<&'p [u8]>, Fault> {
+        let marked = self.run(["ls-files", "-t", "-z", "--full-name"])?;
+        let marked: HashSet<&[u8]> =
+            marked.split(|&byte| byte == 0).filter_map(|line| line.strip_prefix(b"S ")).collect();
+        let (known, new): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| marked.contains(path));
+        Ok(known.into_iter().chain(self.outside_of_sparse(new)?).collect())
+    }
+
+    /// Marks those of some entries of the index again that the local sparse checkout excludes: a killed restore has staged them by a git
+    /// that it had told so, and could not mark them.
+    pub fn mark_left_out(&self, entries: &[u8]) -> Result<(), Fault> {
+        let gone = index::beyond(entries, &self.index()?);
+        let gone = index::paths(&gone);
+        let there = index::paths(entries).into_iter().filter(|path| !gone.contains(path));
+        let left_out = self.outside_of_sparse(there.collect())?;
+        if !left_out.is_empty() {
+            self.write_sparse_index(None, Vec::new(), left_out)?;
+        }
+        Ok(())
+    }
+
+    /// Has git make the changes of an input in the index and mark these paths as left out of a sparse checkout.
+    ///
+    /// Git has no single step for both, and what is not marked looks deleted. So both are made in a copy, which then replaces the index
+    /// while that is locked.
+    fn write_sparse_index(
+        &self,
+        locked: Option<Waiting>,
+        input: Vec<u8>,
+        mut left_out: Vec<&[u8]>,
+    ) -> Result<Output, Fault> {
+        let index = self.place.git_dir.join("index");
+        let locked = match locked {
+            Some(locked) => Some(locked),
+            None => self.lock_index_soon()?,
+        };
+        // An index that is a link is written where it is.
+        let copy = locked.as_ref().map(|_| self.place.git_dir.join(INDEX_COPY));
+        if let (Some(copy), Some(meta)) = (&copy, by_path::stat(&index)?) {
+            by_path::copy(&index, copy)?;
+            // Git compares each file by its content that is as new as the index.
+            by_path::set_modified(copy, meta.mtime.0)?;
+        }
+        let step = |args: &[&str], input: Vec<u8>| {
+            let mut call = self.index_step()?;
+            if let Some(copy) = &copy {
+                call.env("GIT_INDEX_FILE", copy);
+            }
+            call.args(args).input(input).output(self.cancel)
+        };
+        let made = step(&CHANGE_INDEX, input)?;
+        if made.status != Some(0) {
+            return Ok(made);
+        }
+        let ignored = ignored_paths(&made.stderr);
+        left_out.retain(|path| !ignored.iter().any(|ignored| ignored.as_bytes() == *path));
+        let marked = left_out.iter().flat_map(|path| [path, &b"\0"[..]].concat()).collect();
+        let marked = step(&["update-index", "-z", "--skip-worktree", "--stdin"], marked)?;
+        if marked.status != Some(0) {
+            return Ok(marked);
+        }
+        if let Some(copy) = &copy {
+            by_path::rename(copy, &index)?;
+        }
+        if let Some(locked) = locked {
+            locked.give_up();
+        }
+        Ok(made)
     }
 
     /// Has git make the changes of an input in the index: the one that has locked it, or another one.
@@ -396,8 +472,13 @@ impl Repository<'_> {
     }
 
     /// Those of some paths without a file that the local sparse checkout excludes. None, if this git does not tell.
-    fn outside_of_sparse<'p>(&self, mut paths: Vec<&'p [u8]>) -> Result<Vec<&'p [u8]>> {
-        if !by_path::exists(&self.place.git_dir.join("info/sparse-checkout")) {
+    fn outside_of_sparse<'p>(&self, mut paths: Vec<&'p [u8]>) -> Result<Vec<&'p [u8]>, Fault> {
+        // Git leaves the rules of a sparse checkout behind that was switched off.
+        let settings = self.settings_in_effect()?;
+        let is_on = settings.iter().rev().find(|(key, _)| key == b"core.sparsecheckout");
+        if is_on.is_none_or(|(_, value)| !config::is_true(value.as_deref()))
+            || !by_path::exists(&self.place.git_dir.join("info/sparse-checkout"))
+        {
             return Ok(Vec::new());
         }
         paths.retain(|path| !by_path::exists(&self.place.checkout.join(path_from(path))));
@@ -424,7 +505,7 @@ impl Repository<'_> {
     }
 
     /// Whether a commit can be reached from another one, or is the same.
-    pub fn is_ancestor(&self, one: &Oid, other: &Oid) -> Result<bool> {
+    pub fn is_ancestor(&self, one: &Oid, other: &Oid) -> Result<bool, Fault> {
         let mut call = self.call();
         let output =
             call.args(["merge-base", "--is-ancestor", one.as_str(), other.as_str()]).output(self.cancel)?;
@@ -550,6 +631,9 @@ impl Repository<'_> {
         if newest.status != Some(0) {
             return Ok(Stashes::default());
         }
+        if self.commit_of(b"refs/stash")?.is_none() {
+            return Ok(Stashes { is_broken: true, ..Stashes::default() });
+        }
         let list =
             self.run(["log", "-g", "--no-show-signature", "--format=%H%x00%gs", "refs/stash", "--"])?;
         let lines = list.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
@@ -563,7 +647,7 @@ impl Repository<'_> {
         if let Some(newest) = &unlogged {
             entries.insert(0, (newest.clone(), b"stash".to_vec()));
         }
-        Ok(Stashes { entries, unlogged })
+        Ok(Stashes { entries, unlogged, is_broken: false })
     }
 
     /// Whether git takes a commit for a stash: its second parent has what was staged.
@@ -615,6 +699,8 @@ pub struct Stashes {
     pub entries: Vec<(Oid, Vec<u8>)>,
     /// The newest, if the reflog lacks it, which may have expired.
     pub unlogged: Option<Oid>,
+    /// Whether the commit of the newest is missing. Git lists none of the others then.
+    pub is_broken: bool,
 }
 
 /// Objects with their types. Sorted, because the same repository must always give the same pack.
@@ -642,6 +728,27 @@ fn parse_types(list: &[u8]) -> impl Iterator<Item = (Oid, Vec<u8>)> {
         let kind = fields.next()?;
         matches!(kind, b"commit" | b"tree" | b"blob" | b"tag").then(|| (oid, kind.to_vec()))
     })
+}
+
+/// The commits that can be reached from some objects and not from others.
+pub fn reached(
+    call: &mut Call<'_>,
+    from: &BTreeSet<Oid>,
+    not: &BTreeSet<Oid>,
+    cancel: &Cancel,
+) -> Result<BTreeSet<Oid>, Fault> {
+    if from.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let list = call.args(["rev-list", "--stdin"]).input(between(from, not)).run(cancel)?;
+    Ok(list.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect())
+}
+
+/// What `git rev-list --stdin` reads for all that is reachable from some objects and not from others.
+pub(super) fn between(tips: &BTreeSet<Oid>, known: &BTreeSet<Oid>) -> Vec<u8> {
+    let mut text = lines(tips.iter().map(Oid::as_str));
+    text.extend(known.iter().flat_map(|oid| format!("^{oid}\n").into_bytes()));
+    text
 }
 
 pub(super) fn lines<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {

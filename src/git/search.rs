@@ -8,10 +8,9 @@ use super::command::{Call, Fault, Git, short};
 use super::held;
 use super::index;
 use super::obeyed::{self, Change, Part, Parts, is_head_path};
-use super::objects::between;
 use super::recognise::{bare_folders, in_checkout, is_git_name};
 use super::refs::{OBEYED, Oid};
-use super::repository::{Types, lines, types};
+use super::repository::{Types, between, lines, types};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::fs::{Cursor, Kind, Root};
@@ -68,7 +67,7 @@ fn because(reason: &str, path: Option<impl AsRef<[u8]>>) -> Arc<str> {
 type OfSubmodule<'a> = dyn FnMut(&Oid) -> Result<bool, Fault> + 'a;
 
 /// Answers a question about folders in a history.
-type OfHistory<'a> = dyn FnMut(&BTreeSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Parts>> + 'a;
+type OfHistory<'a> = dyn FnMut(&BTreeSet<&[u8]>) -> Result<BTreeMap<Vec<u8>, Parts>, Fault> + 'a;
 
 /// What is known of the local side where new commits would be checked out.
 pub struct Locally<'a> {
@@ -410,7 +409,7 @@ impl Search<'_> {
         &self,
         tips: Option<&BTreeSet<Oid>>,
         folders: &BTreeSet<&[u8]>,
-    ) -> Result<BTreeMap<Vec<u8>, Parts>> {
+    ) -> Result<BTreeMap<Vec<u8>, Parts>, Fault> {
         let mut found: BTreeMap<Vec<u8>, Parts> = BTreeMap::new();
         if folders.is_empty() || tips.is_some_and(BTreeSet::is_empty) {
             return Ok(found);

@@ -47,8 +47,7 @@ impl Known {
             has_one = match has_fixture(git, &common, cancel) {
                 Ok(found) => found,
                 // Git may refuse the repository now and obey it later.
-                Err(Fault::Refused(_)) => true,
-                Err(Fault::Error(error)) => return Err(error),
+                Err(fault) => fault.without_answer().map_or(Ok(true), Err)?,
             };
             if has_one {
                 break;
@@ -114,7 +113,12 @@ pub fn parts_in_histories(
         let checkout = dot_git.parent();
         let inner = folders.iter().filter_map(|folder| inner(checkout.as_ref(), folder));
         let search = Search { git, repository: &place.git_dir, cancel };
-        for (folder, parts) in search.parts_in_history(None, &inner.collect())? {
+        let inner: BTreeSet<&[u8]> = inner.collect();
+        let found = search.parts_in_history(None, &inner).or_else(|fault| {
+            let unknown = || Ok(inner.iter().map(|folder| (folder.to_vec(), Parts::all())).collect());
+            fault.without_answer().map_or_else(unknown, Err)
+        })?;
+        for (folder, parts) in found {
             if let Ok(folder) = in_checkout(checkout.as_ref(), &folder) {
                 let folder = folder.map_or_else(Vec::new, |folder| folder.as_bytes().to_vec());
                 let known = all.entry(folder).or_default();

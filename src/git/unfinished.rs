@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::command::Fault;
 use super::index;
 use super::refs::Oid;
-use super::repository::{Place, Repository};
+use super::repository::{INDEX_COPY, Place, Repository};
 use crate::error::Result;
 use crate::fs::by_path::{self, read, write};
 
@@ -75,8 +75,12 @@ fn noted(place: &Place) -> Result<Vec<Change>> {
 
 /// Removes the note, if there is one.
 pub fn forget(place: &Place) -> Result<()> {
-    let file = file(place);
-    if by_path::exists(&file) { by_path::remove_file(&file) } else { Ok(()) }
+    for file in [file(place), place.git_dir.join(INDEX_COPY)] {
+        if by_path::exists(&file) {
+            by_path::remove_file(&file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the change that was noted, if its commit is checked out, at the paths that are as they were noted. Returns why it
@@ -107,6 +111,7 @@ pub fn complete(repository: &Repository<'_>) -> Result<Option<String>, Fault> {
         if let Some(refused) = repository.stage(&before, &after, &repository.index()?, None)?.refused {
             return Ok(Some(refused));
         }
+        repository.mark_left_out(&change.after)?;
     }
     forget(place)?;
     Ok(None)

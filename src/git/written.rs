@@ -32,7 +32,7 @@ pub fn have_compared(
             Ok(()) => continue,
             Err(Fault::Error(error)) if !error.forbids_writing() => return Err(error),
             Err(Fault::Error(error)) => format!("this process may not do that in it ({error})"),
-            Err(Fault::Refused(reason)) => reason,
+            Err(Fault::Refused(reason) | Fault::Killed(reason)) => reason,
         };
         let what = Some("index".to_owned());
         let is_of_it = |held: &HeldBack| held.path == *dot_git && (held.what.is_none() || held.what == what);

@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::exclude::{ExcludePatterns, PathSet, SnapshotPatterns};
 use crate::fs::{Kind, Root};
-use crate::git::command::{Fault, Git};
+use crate::git::command::Git;
 use crate::git::export::Mode;
 use crate::git::refs::Oid;
 use crate::git::search::Search;
@@ -648,8 +648,7 @@ pub fn commits_to_hold(env: &Env, input: String) -> Promised<'_, String> {
             };
             let found: Vec<String> = match search.among(&new, &here, &checkout, &mut fixture) {
                 Ok(found) => found.iter().map(|oid| oid.as_str().to_owned()).collect(),
-                Err(Fault::Refused(_)) => tips,
-                Err(Fault::Error(error)) => return Err(error),
+                Err(fault) => fault.without_answer().map_or(Ok(tips), Err)?,
             };
             serde_json::to_string(&found).map_err(|error| Error::Internal(error.to_string()))
         }),

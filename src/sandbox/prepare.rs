@@ -43,10 +43,35 @@ use crate::tree::temporary::is_temporary_name;
 /// Stands for a digest where it does not matter which.
 const NO_DIGEST: Digest = Digest([0; 32]);
 
+/// How often a workspace is uploaded again at most, since one of its repositories has moved meanwhile.
+const AGAIN_MAX: usize = 2;
+
 /// Uploads a workspace and its assets. Everything that can be refused is refused before the first client call.
 ///
 /// The calls come in the order of the TypeScript module. While one archive is uploaded the next is packed.
+///
+/// A person may switch to another branch meanwhile, or pull. Then the sandbox has the `HEAD` and the index of before, and some files of
+/// after, which an agent's next `git commit -a` would put on the wrong branch. So what has changed since is uploaded, too.
 pub async fn prepare<C: SandboxClient>(
+    client: Arc<C>,
+    upload: Upload,
+    cancel: Cancel,
+) -> Result<Session, RunError<C::Failure>> {
+    let mut archives = Vec::new();
+    for again in 0.. {
+        let began = SystemTime::now();
+        // Its future is large.
+        let mut session = Box::pin(prepare_once(client.clone(), upload.clone(), cancel.clone())).await?;
+        archives.append(&mut session.report.archives);
+        if again == AGAIN_MAX || !session.has_moved_since(began).await? {
+            session.report.archives = archives;
+            return Ok(session);
+        }
+    }
+    unreachable!("the loop ends by itself")
+}
+
+async fn prepare_once<C: SandboxClient>(
     client: Arc<C>,
     upload: Upload,
     cancel: Cancel,

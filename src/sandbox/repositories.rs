@@ -230,7 +230,7 @@ pub fn lay_out(
                 None => Err(Fault::Refused("there is no git on this machine".to_owned())),
                 // What one call of git has listed may be gone by the next, as in a `git stash pop` meanwhile.
                 Some(git) => match attempt(git, "") {
-                    Err(Fault::Refused(_)) => attempt(git, "-again"),
+                    Err(Fault::Refused(_) | Fault::Killed(_)) => attempt(git, "-again"),
                     made => made,
                 },
             };
@@ -247,7 +247,7 @@ pub fn lay_out(
                     grafts.push(Graft { at: dot_git.clone(), root: Root::open(&exported.folder)? });
                     repositories.bases.insert(dot_git.clone(), exported.base);
                 }
-                Err(Fault::Refused(reason)) => {
+                Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
                     repositories.left_here.push(left(dot_git, format!("it was not uploaded: {reason}")));
                 }
                 Err(Fault::Error(error)) => return Err(error),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::Mutex;
 
@@ -283,6 +284,22 @@ impl Memory {
 }
 
 impl Session {
+    /// Whether another branch or commit may have been checked out since then in a repository that was uploaded: git has written its `HEAD`
+    /// or its index.
+    pub(super) async fn has_moved_since(&self, time: SystemTime) -> Result<bool, Error> {
+        let base = self.base.clone().lock_owned().await;
+        blocking(move || {
+            let places = base.repositories.bases.values().filter_map(|base| base.place.as_ref());
+            for name in places.flat_map(|place| ["HEAD", "index"].map(|name| place.git_dir.join(name))) {
+                if by_path::lstat(&name)?.is_some_and(|meta| meta.is_changed_since(time)) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
     /// Stores what both sides share now.
     pub(super) async fn remember(&self) -> Result<(), Error> {
         let mut base = self.base.clone().lock_owned().await;

@@ -250,7 +250,7 @@ impl Bench {
             let tree = Tree { root: &workspace, found: &found, excluded: &excluded };
             match export(&git, tree, &dot_git, self.options, None, &folder, &cancel) {
                 Ok(exported) => drop(self.bases.insert(dot_git, exported.base)),
-                Err(Fault::Refused(reason)) => refused.push(reason),
+                Err(Fault::Refused(reason) | Fault::Killed(reason)) => refused.push(reason),
                 Err(Fault::Error(Error::Aborted)) => refused.push("aborted".to_owned()),
                 Err(Fault::Error(error)) => panic!("{error}"),
             }

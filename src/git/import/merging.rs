@@ -5,6 +5,7 @@
 mod references;
 mod staging;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use crate::git::export::{self, Base};
 use crate::git::objects;
 use crate::git::refs::{Head, Oid, RefName, Unreadable};
 use crate::git::report::{GitReport, HeldBack, KeptReference};
-use crate::git::repository::{Repository, Stashes, lines};
+use crate::git::repository::{Repository, Stashes};
 use crate::git::unfinished::{self};
 use crate::git::{index, keep};
 
@@ -32,6 +33,10 @@ const COLLECTED: &str = "objects were deleted locally meanwhile, as by git gc";
 
 /// Why what the sandbox has as a stash does not become one.
 const NO_STASH: &str = "it is a commit as `git stash` makes none, and `git stash pop` would refuse it";
+
+/// Why no stash is added.
+const BROKEN_STASH: &str =
+    "the commit is missing that the local refs/stash names, so git could not list the stashes";
 
 /// Why nothing moves that the local index belongs to.
 const LOCKED: &str = "another git has locked the local index (index.lock), as `git commit` does while its message is written; the next \
@@ -63,6 +68,8 @@ pub(super) struct Merge<'a> {
     index_waits: bool,
     /// The local references that cannot be read.
     unreadable: Unreadable,
+    /// The values of references that were compared.
+    compared: RefCell<references::Compared>,
 }
 
 /// What was checked out and staged locally before references moved.
@@ -84,6 +91,8 @@ struct Due {
     refs: BTreeSet<RefName>,
     /// Settings: git refused to add one, as while another git has `config` locked.
     settings: bool,
+    /// The stashes that git refused to add, as while another git has `refs/stash` locked.
+    stashes: BTreeSet<Oid>,
 }
 
 impl<'a> Merge<'a> {
@@ -109,6 +118,7 @@ impl<'a> Merge<'a> {
             is_locked_by_another: false,
             index_waits: false,
             unreadable: Unreadable::default(),
+            compared: RefCell::default(),
         }
     }
 
@@ -144,7 +154,9 @@ impl<'a> Merge<'a> {
         if due.settings {
             shared.config.clone_from(&base.config);
         }
-        report.is_incomplete |= due.index || due.head || due.settings || !due.refs.is_empty();
+        report.is_incomplete |=
+            due.index || due.head || due.settings || !due.refs.is_empty() || !due.stashes.is_empty();
+        shared.stashes.retain(|oid| !due.stashes.contains(oid));
         for name in due.refs {
             restore_base(&mut shared.refs, &base.refs, name);
         }
@@ -217,10 +229,11 @@ impl Merge<'_> {
                 self.note_changes(head_here.as_ref(), busy, change.as_ref())?;
             }
             self.move_references(head_here.as_ref(), busy)?;
-            self.follow_branch(head_here.as_ref())?;
-            self.merge_index(busy, change)?;
+            let followed = self.follow_branch(head_here.as_ref());
+            let followed = followed.and_then(|()| self.merge_index(busy, change));
             self.locked = None;
-            self.keep_staged()?;
+            let followed = followed.and_then(|()| self.keep_staged());
+            self.or_later("index", followed, |due| due.index = true)?;
             // What is not done yet remains noted for a prepare.
             if self.due.index {
                 unfinished::keep_if_due(&self.repository)?;
@@ -228,10 +241,35 @@ impl Merge<'_> {
                 unfinished::forget(self.repository.place)?;
             }
         }
-        self.add_stashes()?;
-        self.keep_commits()?;
+        let stashes = self.incoming.stashes.iter().map(|(oid, _)| oid.clone()).collect();
+        let added = self.add_stashes();
+        self.or_later("refs/stash", added, |due| due.stashes = stashes)?;
+        let kept = self.keep_commits();
+        self.report.is_incomplete |= kept.is_err();
+        self.or_later("worktrees", kept, |_| {})?;
         self.make_sure_of_objects(tips)?;
-        self.add_settings()
+        let added = self.add_settings();
+        self.or_later("config", added, |due| due.settings = true)
+    }
+
+    /// Has the next restore try what git refused in a step after references have moved.
+    ///
+    /// If the repository was refused as a whole then, the base would stay, and each restore would move the references again that a
+    /// person has moved back since.
+    fn or_later(
+        &mut self,
+        what: &str,
+        outcome: Result<(), Fault>,
+        mark: impl FnOnce(&mut Due),
+    ) -> Result<(), Fault> {
+        match outcome {
+            Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
+                mark(&mut self.due);
+                self.hold(what, &reason);
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// Makes sure that what references and the index name now exists.
@@ -301,7 +339,7 @@ impl Merge<'_> {
         if self.incoming.stashes.is_empty() {
             return Ok(());
         }
-        let Stashes { entries, unlogged } = self.repository.stashes()?;
+        let Stashes { entries, unlogged, is_broken } = self.repository.stashes()?;
         // A stash that no reflog names would be on no reference once another one is the newest.
         if let Some(newest) = unlogged {
             let kept = format!("refs/paperclip/{}/replaced/stash", self.time);
@@ -314,6 +352,7 @@ impl Merge<'_> {
             }
             let reason = match self.incoming.obeyed.get(oid) {
                 Some(reason) => Some(&**reason),
+                None if is_broken => Some(BROKEN_STASH),
                 None => (!self.repository.is_stash(oid)?).then_some(NO_STASH),
             };
             if let Some(reason) = reason {
@@ -327,8 +366,12 @@ impl Merge<'_> {
             match call.run(self.repository.cancel) {
                 Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "refs/stash".to_owned())),
                 // References have moved by now, and the rest must follow them.
-                Err(Fault::Refused(reason)) => {
-                    self.keep("refs/stash", oid, format!("refs/paperclip/{}/stash/{oid}", self.time))?;
+                Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
+                    self.due.stashes.insert(oid.clone());
+                    // The next restore tries again, and one name for it is enough.
+                    if self.repository.unreached(&BTreeSet::from([oid]))?.contains(oid) {
+                        self.keep("refs/stash", oid, format!("refs/paperclip/{}/stash/{oid}", self.time))?;
+                    }
                     self.hold("refs/stash", &format!("git refuses it: {reason}"));
                 }
                 Err(error) => return Err(error),
@@ -344,11 +387,7 @@ impl Merge<'_> {
         if all.is_empty() {
             return Ok(());
         }
-        let mut call = self.repository.call();
-        let list = call.args(["rev-list", "--stdin", "--not", "--all"]);
-        let unreached = list.input(lines(all.iter().map(|oid| oid.as_str()))).run(self.repository.cancel)?;
-        let unreached: BTreeSet<Oid> =
-            unreached.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect();
+        let unreached = self.repository.unreached(&all)?;
         let mut kept = BTreeSet::new();
         for (name, commit) in &self.incoming.commits {
             // One name for a commit is enough.
@@ -414,7 +453,7 @@ impl Merge<'_> {
                 .arg(export::path_of(value.as_deref().unwrap_or_default()));
             match call.run(self.repository.cancel) {
                 Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), short(key))),
-                Err(Fault::Refused(reason)) => {
+                Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
                     self.due.settings = true;
                     self.hold(short(key), &format!("git refuses it: {reason}"));
                 }

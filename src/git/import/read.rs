@@ -8,7 +8,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::fs::by_path::{self, read, stat};
 use crate::fs::{Kind, Root};
-use crate::git::command::{Call, Fault, Git, short};
+use crate::git::command::{Fault, Git, short};
 use crate::git::config::{self, Settings};
 use crate::git::export::{Base, Bases, locate, read_settings};
 use crate::git::obeyed::{self, Parts};
@@ -17,7 +17,7 @@ use crate::git::quarantine::{PACKED_REFS, REFTABLE, Received};
 use crate::git::recognise::{MARKERS, bare_folders};
 use crate::git::refs::{Head, Oid, RefKind, RefName, Refs};
 use crate::git::report::{GitReport, HeldBack};
-use crate::git::repository::{Known, Place, Repository, has_format};
+use crate::git::repository::{Known, Place, Repository, has_format, reached};
 use crate::git::search::{Locally, Search, has_repository, local_head};
 use crate::git::their_refs::{self, Files, NAMES_OTHER_FORMAT, Read};
 use crate::git::{held, index, stored};
@@ -33,8 +33,7 @@ pub(super) fn was_moved(git: Option<&Git>, received: &Received, cancel: &Cancel)
     let Some(git) = git else { return Ok(true) };
     match read_settings(git, &settings, cancel) {
         Ok(settings) => Ok(config::are_marked(&settings)),
-        Err(Fault::Refused(_)) => Ok(false),
-        Err(Fault::Error(error)) => Err(error),
+        Err(fault) => fault.without_answer().map_or(Ok(false), Err),
     }
 }
 
@@ -149,20 +148,6 @@ impl Around<'_> {
         }
         Ok(held)
     }
-}
-
-/// The commits that can be reached from some objects and not from others.
-fn reached(
-    call: &mut Call<'_>,
-    from: &BTreeSet<Oid>,
-    not: &BTreeSet<Oid>,
-    cancel: &Cancel,
-) -> Result<BTreeSet<Oid>, Fault> {
-    if from.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let list = call.args(["rev-list", "--stdin"]).input(objects::between(from, not)).run(cancel)?;
-    Ok(list.split(|&byte| byte == b'\n').filter_map(Oid::parse).collect())
 }
 
 /// Reads and checks one repository of the sandbox.

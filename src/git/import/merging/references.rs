@@ -1,7 +1,8 @@
 //! Merges references and `HEAD`, and keeps aside what they cannot take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{LOCKED, Merge};
 use crate::error::{Result, readable};
@@ -19,6 +20,16 @@ use crate::git::{config, export};
 
 /// The maximum number of calls of git to find the references that it refuses.
 const PARTS_MAX: usize = 64;
+
+/// The most time in which the values of references are compared.
+const COMPARING_MAX: Duration = Duration::from_secs(20);
+
+/// How values of references relate, and how long it took to find that out.
+#[derive(Default)]
+pub(super) struct Compared {
+    known: HashMap<(Oid, Oid), Relation>,
+    took: Duration,
+}
 
 /// What git is to do for one reference, as `git update-ref --stdin -z` reads it, and what is reported once it is done.
 struct PlannedUpdate {
@@ -114,6 +125,24 @@ impl Merge<'_> {
         Ok(found)
     }
 
+    /// The [relation](Self::relation) of two values of a reference. Comparing two of very different histories takes git long, and the
+    /// index is locked meanwhile: once that has taken long enough, values count as apart, and then both are kept.
+    fn relation_of_values(&self, theirs: &Oid, ours: &Oid) -> Relation {
+        let mut compared = self.compared.borrow_mut();
+        let pair = (theirs.clone(), ours.clone());
+        if let Some(known) = compared.known.get(&pair) {
+            return *known;
+        }
+        if compared.took > COMPARING_MAX {
+            return Relation::Apart;
+        }
+        let began = Instant::now();
+        let relation = self.relation(theirs, ours);
+        compared.took += began.elapsed();
+        compared.known.insert(pair, relation);
+        relation
+    }
+
     pub(super) fn relation(&self, theirs: &Oid, ours: &Oid) -> Relation {
         // Where git cannot tell, neither descends from the other.
         let is_ancestor =
@@ -203,7 +232,8 @@ impl Merge<'_> {
             let new = theirs.keys().filter(|name| !ours.contains_key(name) && !unreadable.hides(name));
             around.symbolic.extend(self.repository.dangling(new)?);
             around.ambiguous = self.ambiguous(theirs.keys().filter(|name| !ours.contains_key(name)))?;
-            let planned = plan(base, theirs, &ours, &around, &|theirs, ours| self.relation(theirs, ours));
+            let planned =
+                plan(base, theirs, &ours, &around, &|theirs, ours| self.relation_of_values(theirs, ours));
             let planned = self.postpone_what_cannot_move(planned, head, &ours)?;
             if planned.is_empty() {
                 return Ok(());
@@ -346,8 +376,11 @@ impl Merge<'_> {
             call.env("GIT_CONFIG_COUNT", "2");
         }
         call.args(["update-ref", "-m", "restore: from the sandbox", "--stdin", "-z"]).input(input);
-        let output = call.output(self.repository.cancel)?;
-        Ok((output.status != Some(0)).then(|| output.complaint()))
+        match call.output(self.repository.cancel) {
+            Ok(output) => Ok((output.status != Some(0)).then(|| output.complaint())),
+            Err(Fault::Killed(reason)) => Ok(Some(reason)),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Makes those updates that git accepts, after it refused all of them together because of some. Each part
@@ -503,7 +536,7 @@ impl Merge<'_> {
         }
         match call.run(self.repository.cancel) {
             Ok(_) => self.report.updated.push((self.incoming.dot_git.clone(), "HEAD".to_owned())),
-            Err(Fault::Refused(reason)) => {
+            Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
                 self.due.head = true;
                 self.keep_refused(head)?;
                 self.hold("HEAD", &reason);
@@ -516,7 +549,7 @@ impl Merge<'_> {
     /// Keeps the commit of a detached `HEAD` that git refuses to set, unless a reference reaches it.
     fn keep_refused(&mut self, head: &Head) -> Result<(), Fault> {
         let Head::Detached(commit) = head else { return Ok(()) };
-        if self.repository.run(["rev-list", "--max-count=1", commit.as_str(), "--not", "--all"])?.is_empty() {
+        if !self.repository.unreached(&BTreeSet::from([commit]))?.contains(commit) {
             return Ok(());
         }
         self.keep("HEAD", commit, format!("refs/paperclip/{}/refused/{commit}", self.time))
@@ -525,20 +558,19 @@ impl Merge<'_> {
     /// Keeps the commit of a detached local `HEAD` under a reference, if it would be unreachable once `HEAD` moves.
     fn keep_detached(&mut self, ours: Option<&Head>, theirs: &Head) -> Result<(), Fault> {
         let Some(Head::Detached(commit)) = ours else { return Ok(()) };
-        let mut call = self.repository.call();
-        call.args([
-            "rev-list",
-            "--max-count=1",
-            commit.as_str(),
-            "--not",
-            "--branches",
-            "--tags",
-            "--remotes",
-        ]);
+        // Git never deletes these by itself. A stash is dropped, and what a restore has kept is deleted some day.
+        let mut refs = self.repository.refs()?;
+        refs.retain(|name, _| {
+            matches!(name.kind(), RefKind::Branch | RefKind::Tag)
+                || name.as_bytes().starts_with(b"refs/remotes/")
+        });
+        let mut others: BTreeSet<Oid> = refs.into_values().collect();
         if let Head::Detached(theirs) = theirs {
-            call.arg(theirs.as_str());
+            others.insert(theirs.clone());
         }
-        if call.run(self.repository.cancel)?.is_empty() {
+        // A local reference may be broken.
+        let others: BTreeSet<Oid> = self.repository.types(&others)?.into_keys().collect();
+        if !self.repository.beyond(&BTreeSet::from([commit]), &others)?.contains(commit) {
             return Ok(());
         }
         let kept = format!("refs/paperclip/{}/replaced/HEAD", self.time);

@@ -218,8 +218,9 @@ impl Merge<'_> {
                 // Where the sandbox checked out something else, its index says what that changes, too.
                 let is_same_branch = theirs.head == base.head || theirs.head == self.repository.head()?;
                 let is_older = is_same_branch && self.relation(&there, here) == Relation::OursDescends;
-                if is_older {
-                    newer = self.difference(Some(&there), here)?;
+                // At other paths, what is staged here may be a person's return to what the base has.
+                if is_older && let Some(on_top) = self.difference(Some(&there), here)? {
+                    newer = Some(index::touching(&on_top, (before, after)));
                 }
                 is_older
             }
@@ -312,7 +313,7 @@ impl Merge<'_> {
             }),
             Ok(false) => {}
             // Not a reason to refuse the rest, of which much is done. The next restore sees the index as changed again.
-            Err(Fault::Refused(reason)) => {
+            Err(Fault::Refused(reason) | Fault::Killed(reason)) => {
                 self.due.index = true;
                 self.hold("index", &format!("what is only staged there could not be kept: {reason}"));
             }
