@@ -413,7 +413,8 @@ export interface CreateTarballInput {
    * top level only, and its patterns begin there; unlike for Docker, nothing in an excluded directory can be included again.
    * Files of different names each exclude what they match. They never exclude `.git` itself. As for
    * `git check-ignore --no-index`, a file that a line matches is excluded even if git tracks it. A symbolic link of such a
-   * name is not followed. If a file cannot be read, is larger than 1 MiB or is not UTF-8, the call rejects and names it.
+   * name is not followed. If a file cannot be read, is larger than 1 MiB or is not UTF-8, or if all
+   * of them have more than 16 MiB, or more than 25,000 lines or 512 KiB with wildcards, the call rejects and names it.
    * With `followSymlinks`, the target of a link is matched as the kind that it has. Default none.
    */
   ignoreFiles?: string[];

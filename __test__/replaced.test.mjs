@@ -374,3 +374,18 @@ describe("the remote folder", () => {
     expect(listed).toBe("a.txt\nsub/b.txt\n");
   });
 });
+
+it("a sandbox that answers with changes where everything was asked for is refused, as one that sends what is invalid", async () => {
+  const read = client.readFile.bind(client);
+  client.readFile = async (name) => {
+    const content = Buffer.from(await read(name));
+    for (let at = content.indexOf("\nindexed "); at >= 0; at = content.indexOf("\nindexed ", at))
+      content.write("\nchanges ", at);
+    return content;
+  };
+  const { restoreWorkspace } = await prepare();
+  await expect(restoreWorkspace()).rejects.toMatchObject({
+    code: "ERR_SANDBOX_ARCHIVE_INVALID",
+    message: expect.stringContaining("although everything was asked for"),
+  });
+});

@@ -74,6 +74,42 @@ function checkKeys(assets) {
 }
 
 /**
+ * Refuses a directory in the workspace that is reached through a link there: an agent may have put the link in its place, and what it
+ * leads to would be uploaded. A link on the way to the workspace is no matter.
+ *
+ * @param {string} what
+ * @param {string} dir
+ * @param {string} workspace
+ */
+async function refuseLinked(what, dir, workspace) {
+  const real = await fs.promises.realpath(workspace);
+  const isWorkspace = (/** @type {string} */ above) =>
+    fs.promises.realpath(above).then(
+      (found) => found === real,
+      // What is not there is no workspace, and packing says so.
+      () => false,
+    );
+  let link;
+  for (let at = path.resolve(dir); at !== path.dirname(at); at = path.dirname(at)) {
+    if (await isLink(at)) link = at;
+    if (!(await isWorkspace(path.dirname(at)))) continue;
+    if (link === undefined) return;
+    throw new Error(
+      `${what} is refused: ${link} is a symlink in the workspace, and what it leads to would be uploaded. Name the real directory, or pass followSymlinks`,
+    );
+  }
+}
+
+/** @param {string} at */
+async function isLink(at) {
+  const found = await fs.promises.lstat(at).catch((/** @type {NodeJS.ErrnoException} */ error) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw error;
+  });
+  return found?.isSymbolicLink() ?? false;
+}
+
+/**
  * Whether a path exists. Any failure but a missing path is thrown.
  *
  * @param {string} dir
@@ -144,6 +180,10 @@ function createPrepare({ git, resolveInstanceRoot, resolveIgnore }) {
     const packs = sends || (syncsWorkspace && seed !== undefined);
     if (mode === "durable_seed" && !seed) throw new Error("workspace_durable_seed_missing");
     checkKeys(assets);
+    for (const { key, localDir, followSymlinks } of syncsWorkspace ? assets : []) {
+      const what = `asset ${key}`;
+      if (!followSymlinks) await refuseLinked(what, check.localPath(what, localDir), dir);
+    }
 
     /** @type {own.RuntimeSpanRunner} */
     const span = (name, work) => (input.runtimeSpan ? input.runtimeSpan(name, work) : work());

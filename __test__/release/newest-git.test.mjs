@@ -1621,6 +1621,26 @@ describe.each(Object.keys(MODULES))("an upload: %s", (whose) => {
   });
 });
 
+describe("the directory of an asset in the workspace", () => {
+  it.each([
+    ["skills", "skills"],
+    ["skills/one", "skills"],
+    ["skills/one", "skills/one"],
+  ])("is refused if the agent has put a link in the way: %s, %s", async (asset, link) => {
+    await repository();
+    await makeTree(path.join(local, "skills"), { "one/skill": "s" });
+    await makeTree(path.join(root, "outside"), { "one/secret": "t" });
+    const assets = [{ key: "skills", localDir: path.join(local, asset) }];
+    const { restoreWorkspace } = await prepare("own", { assets });
+    await sh(remote, `rm -r ${link}; ln -s ${path.join(root, "outside")} ${link}`);
+    await restoreWorkspace();
+    await expect(prepare("own", { assets })).rejects.toThrow("is a symlink in the workspace");
+    // A caller may want that.
+    const followed = [{ ...assets[0], followSymlinks: true }];
+    await prepare("own", { assets: followed });
+  });
+});
+
 describe.each(Object.keys(MODULES))("the sandbox's commits: %s", (whose) => {
   it("do not come into another directory than was uploaded", async () => {
     await repository();

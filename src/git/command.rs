@@ -200,6 +200,9 @@ const OUTPUT_MAX: u64 = 256 << 20;
 /// What git says where it gets no memory.
 const OUT_OF_MEMORY: [&[u8]; 3] = [b"Cannot allocate memory", b"ut of memory", b"malloc failed"];
 
+/// What git says of a reference that it may not read.
+const UNREADABLE: [&[u8]; 2] = [b"Permission denied", b"No such ref"];
+
 /// What git says where the machine lacks something else.
 const OF_THE_MACHINE: [&[u8]; 6] = [
     b"Too many open files",
@@ -258,6 +261,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// The beginning of its standard error.
     pub stderr: Vec<u8>,
+    /// Whether it ended by the bounds of a [bounded](Call::bounded) call.
+    pub is_over: bool,
 }
 
 impl Output {
@@ -347,6 +352,16 @@ impl Call<'_> {
         self.answered(output)
     }
 
+    /// Runs it and returns its output if it says yes or no (its exit status is 0 or 1), or may not read what was asked for. Anything else is
+    /// no answer.
+    pub fn answer(&mut self, cancel: &Cancel) -> Result<Output, Fault> {
+        let output = self.output(cancel)?;
+        if matches!(output.status, Some(0 | 1)) || says(&output.stderr, &UNREADABLE) {
+            return Ok(output);
+        }
+        Err(Fault::Killed(format!("git {} failed: {}", self.name, output.complaint())))
+    }
+
     /// Runs it with its standard output in a file.
     pub fn into_file(&mut self, path: &Path, cancel: &Cancel) -> Result<(), Fault> {
         let file = by_path::create(path)?;
@@ -398,11 +413,12 @@ impl Call<'_> {
     }
 
     /// Tells apart what git says of the repository and that the machine did not let it say anything.
-    fn answered(&self, output: Output) -> Result<Output, Fault> {
+    fn answered(&self, mut output: Output) -> Result<Output, Fault> {
         // A bounded call may end by its bounds.
         let is_full = output.stdout.len() as u64 >= OUTPUT_MAX;
         let is_over = self.is_bounded && (is_full || says(&output.stderr, &OUT_OF_MEMORY));
         if is_over || output.status == Some(0) {
+            output.is_over = is_over;
             return Ok(output);
         }
         let name = &self.name;
@@ -460,7 +476,7 @@ impl Call<'_> {
         let stdout = stdout.map_err(died)?.map_err(failed)?;
         let mut stderr = stderr.map_err(died)?.map_err(failed)?;
         stderr.truncate(64 * 1024);
-        Ok(Output { status, stdout, stderr })
+        Ok(Output { status, stdout, stderr, is_over: false })
     }
 }
 
@@ -525,7 +541,7 @@ impl Waiting {
         let mut stderr = Vec::new();
         self.messages.rewind().map_err(failed)?;
         (&self.messages).take(64 * 1024).read_to_end(&mut stderr).map_err(failed)?;
-        Ok(Output { status, stdout: Vec::new(), stderr })
+        Ok(Output { status, stdout: Vec::new(), stderr, is_over: false })
     }
 }
 

@@ -151,7 +151,7 @@ pub fn locate(git: &Git, workspace: &Root, dot_git: &RelativePath, cancel: &Canc
     let common_dir = checkout.join(path_of(common_dir.strip_suffix(b"\n").unwrap_or(common_dir)));
     // Older releases of git name this remote in the first way, newer ones in the second.
     let promisor = ["config", "-z", "--get-regexp", "^(extensions\\.partialclone|remote\\..*\\.promisor)$"];
-    let promisor = git.call(&git_dir).args(promisor).output(cancel)?.stdout;
+    let promisor = git.call(&git_dir).args(promisor).answer(cancel)?.stdout;
     let promisor = config::parse(&promisor).iter().find_map(config::promisor);
     Ok(Place { checkout, id: meta.id, git_dir, common_dir, format: format.to_owned(), promisor })
 }

@@ -136,7 +136,7 @@ impl Repository<'_> {
         let mut call = self.step();
         let filters =
             ["config", "-z", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$"];
-        let filters = self.call().args(filters).output(self.cancel)?.stdout;
+        let filters = self.call().args(filters).answer(self.cancel)?.stdout;
         let mut count = 0;
         for key in filters.split(|&byte| byte == 0).filter(|key| !key.is_empty()) {
             let value = if key.ends_with(b".required") { "false" } else { "" };
@@ -239,7 +239,7 @@ impl Repository<'_> {
                 self.call()
                     .args(["symbolic-ref", "-q"])
                     .arg(path_from(name.as_bytes()))
-                    .output(self.cancel)?
+                    .answer(self.cancel)?
                     .stdout
             } else {
                 // A symbolic reference is always a file of its own.
@@ -256,11 +256,11 @@ impl Repository<'_> {
 
     /// The value of `HEAD`; `None` if git cannot read it.
     pub fn head(&self) -> Result<Option<Head>, Fault> {
-        let symbolic = self.call().args(["symbolic-ref", "-q", "HEAD"]).output(self.cancel)?;
+        let symbolic = self.call().args(["symbolic-ref", "-q", "HEAD"]).answer(self.cancel)?;
         if symbolic.status == Some(0) {
             return Ok(RefName::parse(symbolic.stdout.trim_ascii_end()).map(Head::Branch));
         }
-        let commit = self.call().args(["rev-parse", "-q", "--verify", "HEAD"]).output(self.cancel)?;
+        let commit = self.call().args(["rev-parse", "-q", "--verify", "HEAD"]).answer(self.cancel)?;
         Ok(Oid::parse(commit.stdout.trim_ascii_end()).map(Head::Detached))
     }
 
@@ -568,7 +568,7 @@ impl Repository<'_> {
     pub fn commit_of(&self, name: &[u8]) -> Result<Option<Oid>, Fault> {
         let mut call = self.call();
         call.args(["rev-parse", "-q", "--verify"]).arg(path_from(&[name, b"^{commit}"].concat()));
-        Ok(Oid::parse(call.output(self.cancel)?.stdout.trim_ascii_end()))
+        Ok(Oid::parse(call.answer(self.cancel)?.stdout.trim_ascii_end()))
     }
 
     /// Whether an operation such as a rebase has begun and has not ended.
@@ -627,7 +627,7 @@ impl Repository<'_> {
 
     /// The stash entries with their messages, newest first.
     pub fn stashes(&self) -> Result<Stashes, Fault> {
-        let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).output(self.cancel)?;
+        let newest = self.call().args(["rev-parse", "-q", "--verify", "refs/stash"]).answer(self.cancel)?;
         if newest.status != Some(0) {
             return Ok(Stashes::default());
         }

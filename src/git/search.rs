@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::command::{Call, Fault, Git, short};
+use super::command::{Call, Fault, Git, Output, short};
 use super::held;
 use super::index;
 use super::obeyed::{self, Change, Part, Parts, is_head_path};
@@ -89,6 +89,11 @@ pub struct Locally<'a> {
     pub parts: &'a mut dyn FnMut(&[u8]) -> Result<Parts>,
     /// Lists the index.
     pub tracked: &'a mut dyn FnMut() -> Result<Vec<u8>, Fault>,
+}
+
+/// The fault of a git that could not list what was found complete before.
+fn unanswered(output: &Output) -> Fault {
+    Fault::Killed(format!("git could not list new commits: {}", output.complaint()))
 }
 
 /// How many of the paths at which git runs something are looked for in commits: the configurations.
@@ -467,7 +472,7 @@ impl Search<'_> {
         let log =
             self.call().bounded().args(LOG).arg("--stdin").input(between(new, here)).output(self.cancel)?;
         if log.status != Some(0) {
-            return Ok(None);
+            return if log.is_over { Ok(None) } else { Err(unanswered(&log)) };
         }
         lists.log = log.stdout;
         // No log lists the files of a tree that a tag names.
@@ -483,7 +488,7 @@ impl Search<'_> {
             let list = ["ls-tree", "-r", "-z", "--full-tree", oid.as_str()];
             let output = self.call().bounded().args(list).output(self.cancel)?;
             if output.status != Some(0) {
-                return Ok(None);
+                return if output.is_over { Ok(None) } else { Err(unanswered(&output)) };
             }
             lists.trees.push((oid, output.stdout));
         }

@@ -62,7 +62,7 @@ fn has_fixture(git: &Git, common: &Path, cancel: &Cancel) -> Result<bool, Fault>
     let search = Search { git, repository: common, cancel };
     // A partial clone without trees gets them as they are needed.
     let filters = ["config", "--get-regexp", r"^remote\..*\.partialclonefilter$"];
-    let filters = git.call(common).args(filters).output(cancel)?.stdout;
+    let filters = git.call(common).args(filters).answer(cancel)?.stdout;
     let lacks_trees = |line: &[u8]| {
         let filter = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
         !filter.is_empty() && !filter.starts_with(b"blob:")

@@ -87,6 +87,9 @@ const LOST: &str = "the sandbox did not have it as it was uploaded, right after 
 /// How often a restore asks again for a download that another command has replaced.
 const REPLACED_MAX: u32 = 2;
 
+/// The most changes that are read beyond one for each entry that both sides have. Of more, everything is downloaded.
+const NEW_CHANGES_MAX: usize = 500_000;
+
 /// What a download is to bring.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
@@ -161,6 +164,12 @@ fn unquote(name: &[u8]) -> Option<Vec<u8>> {
     Some(plain)
 }
 
+/// The refusal of changes that come where everything was asked for.
+fn never_asked_for() -> Error {
+    let reason = "the sandbox answers with changes, although everything was asked for".to_owned();
+    Error::ArchiveInvalid { offset: 0, entry: None, reason }
+}
+
 impl Session {
     /// Brings the sandbox's workspace back. Nothing local is changed before the whole download has been checked, and
     /// on success what the sandbox held becomes the base of the next restore.
@@ -196,7 +205,10 @@ impl Session {
                 }
                 Err(error) => {
                     clean_up_by(client, &command::clear_download(&self.places, &new)).await;
-                    return Err(error);
+                    return Err(match error {
+                        RunError::Own(Error::ContradictoryChanges) => RunError::Own(never_asked_for()),
+                        error => error,
+                    });
                 }
             }
         }
@@ -500,8 +512,13 @@ impl Receiving {
         let Some((since, changes)) = answer.changes else { return Ok(None) };
         let known = self.base.index.as_ref().filter(|_| self.demand.changes_only);
         let is_asked_for = known.is_some_and(|known| known.as_bytes() == since) && answer.mark.is_some();
-        let changes = Changes::parse(changes).filter(|_| is_asked_for);
-        changes.map(Some).ok_or(Error::ContradictoryChanges)
+        // Each line takes far more memory than it has bytes, and very many of them pack to nothing.
+        let lines = changes.split(|&byte| byte == b'\n').count();
+        let is_likely = lines <= self.base.trees.snapshot.len().saturating_add(NEW_CHANGES_MAX);
+        if !is_asked_for || !is_likely {
+            return Err(Error::ContradictoryChanges);
+        }
+        Changes::parse(changes).map(Some).ok_or(Error::ContradictoryChanges)
     }
 }
 

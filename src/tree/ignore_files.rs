@@ -25,6 +25,10 @@ use crate::path::{RelativePath, path_from};
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 const ALL_BYTES_MAX: u64 = 16 << 20;
 
+/// The most lines with wildcards in all files, and the most bytes of these: in memory, such a line takes hundreds of times its size.
+const WILDCARDS_MAX: usize = 25_000;
+const WILDCARD_BYTES_MAX: usize = 512 * 1024;
+
 /// The ignore file that is read at the root only, as by Docker.
 const DOCKERIGNORE: &[u8] = b".dockerignore";
 
@@ -61,6 +65,8 @@ pub struct IgnoreRules {
     files: Vec<IgnoreFile>,
     /// By the name of the files, and then by the folder of each file; the root is empty.
     by_name: BTreeMap<Vec<u8>, HashMap<Vec<u8>, Matcher>>,
+    /// How many lines have wildcards, and how many bytes these have.
+    wildcards: (usize, usize),
     /// Cache: whether a folder is excluded.
     folders: RwLock<HashMap<RelativePath, bool>>,
 }
@@ -145,6 +151,19 @@ impl IgnoreRules {
         if (all + file.text.len()) as u64 > ALL_BYTES_MAX {
             let limit = ALL_BYTES_MAX >> 20;
             return Err(refused(&file.path, &format!("with it the ignore files have more than {limit} MiB")));
+        }
+        let has_wildcard =
+            |line: &&[u8]| !line.starts_with(b"#") && line.iter().any(|byte| b"*?[".contains(byte));
+        for line in file.text.split(|&byte| byte == b'\n').filter(has_wildcard) {
+            self.wildcards.0 += 1;
+            self.wildcards.1 += line.len();
+        }
+        if self.wildcards.0 > WILDCARDS_MAX || self.wildcards.1 > WILDCARD_BYTES_MAX {
+            let kilobytes = WILDCARD_BYTES_MAX / 1024;
+            let reason = format!(
+                "with it the ignore files have more than {WILDCARDS_MAX} lines with wildcards, or {kilobytes} KiB of them"
+            );
+            return Err(refused(&file.path, &reason));
         }
         let matcher = Matcher::new(&file)?;
         let (folder, name) = file.path.split();
@@ -420,5 +439,14 @@ mod tests {
         }
         let error = read(root.path(), &[".gitignore"]).unwrap_err();
         assert!(error.to_string().contains("have more than 16 MiB"), "{error}");
+        let root = tempfile::tempdir().unwrap();
+        let lines = |count: usize| format!("*.o\n{}", "# *\na\n".repeat(count));
+        fs::write(root.path().join(".gitignore"), lines(30_000)).unwrap();
+        assert!(read(root.path(), &[".gitignore"]).is_ok(), "others cost little");
+        for text in ["*.o\n".repeat(WILDCARDS_MAX + 1), format!("*{}\n", "x".repeat(1023)).repeat(513)] {
+            fs::write(root.path().join(".gitignore"), text).unwrap();
+            let error = read(root.path(), &[".gitignore"]).unwrap_err();
+            assert!(error.to_string().contains("25000 lines with wildcards, or 512 KiB of them"), "{error}");
+        }
     }
 }
